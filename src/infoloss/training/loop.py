@@ -1,0 +1,219 @@
+"""The training loop: the same for every model and every loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from infoloss.training.optimisers import Settings, learning_rate_factor, optimiser
+
+__all__ = ["METRICS", "Fit", "Rows", "fit", "validation_scores"]
+
+
+class Decides(Protocol):
+    """What a loss implies at test time."""
+
+    def decision(self, logits: Tensor) -> Tensor: ...
+    def log_probabilities(self, logits: Tensor) -> Tensor: ...
+
+
+class Objective(Protocol):
+    """What is minimised: a module over logits and labels that knows its term (``infoloss.Criterion``)."""
+
+    @property
+    def term(self) -> Decides: ...
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+    def __call__(
+        self, logits: Tensor, target: Tensor, /, *, sample_weight: Tensor | None = None
+    ) -> Tensor: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows that may be looked at: features (N, F), labels (N,) and perhaps weights (N,)."""
+
+    features: Tensor
+    target: Tensor
+    sample_weight: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A finished training: the model with the chosen epoch's weights, and how it went.
+
+    ``curve`` has an entry an epoch; ``validation`` and ``validation_logits`` belong to ``best_epoch``, and are
+    empty where the training diverged.
+    """
+
+    model: nn.Module
+    status: Literal["done", "diverged"]
+    error: str | None
+    best_epoch: int | None
+    validation: dict[str, float]
+    validation_logits: Tensor | None
+    curve: list[dict[str, float]]
+    seconds: float
+    step_milliseconds: float
+
+
+METRICS: dict[str, Callable[[dict[str, float]], float]] = {
+    "accuracy": lambda scores: scores["accuracy"],
+    "balanced_accuracy": lambda scores: scores["balanced_accuracy"],
+    "nll": lambda scores: -scores["nll"],
+}
+"""What a study may choose by: each turns validation scores into a number of which more is better."""
+
+
+def validation_scores(term: Decides, logits: Tensor, target: Tensor) -> dict[str, float]:
+    """Accuracy and balanced accuracy (fractions) of the loss's decisions, NLL (nats) of its probabilities.
+
+    Args:
+        term: what turns logits into decisions and log-probabilities, so that losses are compared like with like.
+        logits: (N, C).
+        target: (N,) labels; a class without a row does not enter balanced accuracy.
+    """
+    hit = (term.decision(logits) == target).double()  # (N,)
+    rows = torch.bincount(target, minlength=logits.shape[1]).double()  # (C,)
+    hits = torch.zeros_like(rows).index_add_(0, target, hit)
+    log_p = term.log_probabilities(logits).double().gather(1, target[:, None])
+    return {
+        "accuracy": hit.mean().item(),
+        "balanced_accuracy": (hits[rows > 0] / rows[rows > 0]).mean().item(),
+        "nll": -log_p.mean().item(),
+    }
+
+
+def fit(
+    model: nn.Module,
+    criterion: Objective,
+    train: Rows,
+    validation: Rows,
+    *,
+    settings: Settings,
+    seed: int,
+    metric: str,
+) -> Fit:
+    """Trains the model and keeps the epoch that is best on validation.
+
+    The batches are index permutations from a generator of this seed alone: every loss of a seed sees the same
+    ones. The best epoch has the highest ``metric``; ties go to the lower validation NLL, then to the earlier epoch.
+
+    Args:
+        model: (N, F) to (N, C); changed in place.
+        criterion: the loss.
+        train: rows learnt from.
+        validation: rows chosen by.
+        settings: optimiser, schedule, epochs, batch size.
+        seed: of the batches.
+        metric: a key of ``METRICS``.
+
+    Returns:
+        A ``Fit``. Its status is "diverged" where a loss or a logit stopped being finite; ``error`` names the epoch.
+    """
+    started = perf_counter()
+    training = _Training(model, criterion, train, settings, seed)
+    curve: list[dict[str, float]] = []
+    best: _Choice | None = None
+    error = None
+    for epoch in range(1, settings.epochs + 1):
+        train_loss = training.epoch()
+        model.eval()
+        with torch.no_grad():
+            logits = model(validation.features)
+        error = _divergence(epoch, train_loss, logits)
+        if error is not None:
+            break
+        scores = validation_scores(criterion.term, logits, validation.target)
+        curve.append(
+            {
+                "epoch": epoch,
+                "train_loss": train_loss,
+                "validation_nll": scores["nll"],
+                "validation_accuracy": scores["accuracy"],
+            }
+        )
+        rank = (METRICS[metric](scores), -scores["nll"])
+        if best is None or rank > best.rank:
+            best = _Choice(rank, epoch, scores, logits, deepcopy(model.state_dict()))
+    chosen = best if error is None else None
+    if chosen is not None:
+        model.load_state_dict(chosen.state)
+    return Fit(
+        model=model,
+        status="done" if error is None else "diverged",
+        error=error,
+        best_epoch=chosen.epoch if chosen else None,
+        validation=chosen.scores if chosen else {},
+        validation_logits=chosen.logits if chosen else None,
+        curve=curve,
+        seconds=perf_counter() - started,
+        step_milliseconds=1000 * training.seconds / max(training.step, 1),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Choice:
+    rank: tuple[float, float]
+    epoch: int
+    scores: dict[str, float]
+    logits: Tensor
+    state: dict[str, Tensor]
+
+
+class _Training:
+    """The state that passes from epoch to epoch: optimiser, generator of batches, step, seconds in steps."""
+
+    def __init__(
+        self, model: nn.Module, criterion: Objective, train: Rows, settings: Settings, seed: int
+    ) -> None:
+        self.model, self.criterion, self.train, self.settings = model, criterion, train, settings
+        self.generator = torch.Generator().manual_seed(seed)
+        self.optimiser = optimiser([*model.parameters(), *criterion.parameters()], settings)
+        self.batches = -(-len(train.target) // settings.batch_size)
+        self.step = 0
+        self.seconds = 0.0
+
+    def epoch(self) -> float:
+        """One pass over the training rows; the mean of the batches' losses, each weighted by its rows."""
+        started = perf_counter()
+        self.model.train()
+        n = len(self.train.target)
+        order = torch.randperm(n, generator=self.generator).to(self.train.target.device)
+        total = torch.zeros((), device=order.device)
+        for batch in order.split(self.settings.batch_size):
+            total += self._one_step(batch) * (len(batch) / n)
+        mean = total.item()
+        self.seconds += perf_counter() - started
+        return mean
+
+    def _one_step(self, batch: Tensor) -> Tensor:
+        factor = learning_rate_factor(
+            self.step, steps=self.settings.epochs * self.batches, warmup=self.settings.warmup
+        )
+        for group in self.optimiser.param_groups:
+            group["lr"] = factor * self.settings.learning_rate
+        weight = self.train.sample_weight
+        self.optimiser.zero_grad()
+        loss = self.criterion(
+            self.model(self.train.features[batch]),
+            self.train.target[batch],
+            sample_weight=None if weight is None else weight[batch],
+        )
+        loss.backward()
+        self.optimiser.step()
+        self.step += 1
+        return loss.detach()
+
+
+def _divergence(epoch: int, train_loss: float, logits: Tensor) -> str | None:
+    if not abs(train_loss) < float("inf"):
+        return f"training loss {train_loss} in epoch {epoch}"
+    if not bool(logits.isfinite().all()):
+        return f"validation logits not finite after epoch {epoch}"
+    return None
