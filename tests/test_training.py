@@ -1,13 +1,14 @@
-"""The loop: chooses on validation, sees the same batches whatever the loss, says when it diverges, reads the test once."""
+"""The loop chooses on validation, gives losses the same batches, says when it diverges, reads the test once."""
 
 import copy
 import pickle
 from dataclasses import replace
+from itertools import chain, pairwise
 
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn.functional import cross_entropy
 
 from infoloss.models import build
 from infoloss.training import (
@@ -43,7 +44,7 @@ class CrossEntropy(nn.Module):
         self.seen.append(target.tolist())
         if len(self.seen) == self.poison_at:
             return logits.sum() * float("nan")
-        row = F.cross_entropy(logits, target, reduction="none")
+        row = cross_entropy(logits, target, reduction="none")
         weight = torch.ones_like(row) if sample_weight is None else sample_weight
         return self.factor * (weight * row).sum() / weight.sum()
 
@@ -85,7 +86,7 @@ def test_an_epoch_holds_every_row_once():
     criterion = CrossEntropy()
     trained(criterion, replace(SETTINGS, epochs=1))
     assert [len(batch) for batch in criterion.seen] == [16, 16, 16, 16, 6]
-    assert sorted(sum(criterion.seen, [])) == sorted(blobs(70, 0).target.tolist())
+    assert sorted(chain(*criterion.seen)) == sorted(blobs(70, 0).target.tolist())
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "nll"])
@@ -115,7 +116,7 @@ def test_validation_scores_of_a_case_worked_by_hand():
     scores = validation_scores(Softmax(), logits, target)
     assert scores["accuracy"] == 3 / 4
     assert scores["balanced_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
-    assert scores["nll"] == pytest.approx(F.cross_entropy(logits, target).item())
+    assert scores["nll"] == pytest.approx(cross_entropy(logits, target).item())
 
 
 def test_a_divergence_names_its_epoch_and_is_a_result():
@@ -154,7 +155,7 @@ def test_the_schedule_rises_then_follows_the_cosine_to_zero():
     assert factors[:10] == pytest.approx([0.1 * (t + 1) for t in range(10)])
     assert factors[10] == 1.0
     assert factors[55] == pytest.approx(0.5)
-    assert all(later < earlier for earlier, later in zip(factors[10:], factors[11:], strict=False))
+    assert all(later < earlier for earlier, later in pairwise(factors[10:]))
     assert 0 < factors[-1] < 0.001
 
 

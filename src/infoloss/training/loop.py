@@ -47,8 +47,8 @@ class Rows:
 class Fit:
     """A finished training: the model with the chosen epoch's weights, and how it went.
 
-    ``curve`` has an entry an epoch; ``validation`` and ``validation_logits`` belong to ``best_epoch``, and are
-    empty where the training diverged.
+    ``curve`` has an entry an epoch; ``validation`` and ``validation_logits`` belong to ``best_epoch``, and
+    are empty where the training diverged.
     """
 
     model: nn.Module
@@ -74,7 +74,7 @@ def validation_scores(term: Decides, logits: Tensor, target: Tensor) -> dict[str
     """Accuracy and balanced accuracy (fractions) of the loss's decisions, NLL (nats) of its probabilities.
 
     Args:
-        term: what turns logits into decisions and log-probabilities, so that losses are compared like with like.
+        term: turns logits into decisions and log-probabilities, so that losses are compared like with like.
         logits: (N, C).
         target: (N,) labels; a class without a row does not enter balanced accuracy.
     """
@@ -101,8 +101,9 @@ def fit(
 ) -> Fit:
     """Trains the model and keeps the epoch that is best on validation.
 
-    The batches are index permutations from a generator of this seed alone: every loss of a seed sees the same
-    ones. The best epoch has the highest ``metric``; ties go to the lower validation NLL, then to the earlier epoch.
+    The batches are index permutations from a generator of this seed alone: every loss of a seed sees the
+    same ones. The best epoch has the highest ``metric``; ties go to the lower validation NLL, then to the
+    earlier epoch.
 
     Args:
         model: (N, F) to (N, C); changed in place.
@@ -114,7 +115,8 @@ def fit(
         metric: a key of ``METRICS``.
 
     Returns:
-        A ``Fit``. Its status is "diverged" where a loss or a logit stopped being finite; ``error`` names the epoch.
+        A ``Fit``. Its status is "diverged" where a loss or a logit stopped being finite; ``error`` names the
+        epoch.
     """
     started = perf_counter()
     training = _Training(model, criterion, train, settings, seed)
@@ -186,7 +188,7 @@ class _Training:
         n = len(self.train.target)
         order = torch.randperm(n, generator=self.generator).to(self.train.target.device)
         total = torch.zeros((), device=order.device)
-        for batch in order.split(self.settings.batch_size):
+        for batch in torch.split(order, self.settings.batch_size):
             total += self._one_step(batch) * (len(batch) / n)
         mean = total.item()
         self.seconds += perf_counter() - started
@@ -205,7 +207,7 @@ class _Training:
             self.train.target[batch],
             sample_weight=None if weight is None else weight[batch],
         )
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
         self.step += 1
         return loss.detach()

@@ -62,7 +62,7 @@ def optimiser(parameters: Iterable[nn.Parameter], settings: Settings) -> torch.o
 def learning_rate_factor(step: int, *, steps: int, warmup: float) -> float:
     """Factor on the learning rate at a step counted from 0: (t+1)/w in the warm-up, then ½(1 + cos πs).
 
-    w = ``warmup`` · ``steps`` and s runs from 0 at the end of the warm-up towards 1 after the last step, so that
+    w = ``warmup`` · ``steps``, and s runs from 0 at the end of the warm-up to 1 after the last step, so that
     every step moves the weights.
 
     Example:
