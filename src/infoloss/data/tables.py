@@ -1,0 +1,144 @@
+"""Tables in text files: comma, semicolon or tab separated, plain or gzipped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from infoloss.data.columns import Categorical, Column
+
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = ["MISSING", "SUFFIXES", "Table", "read_table"]
+
+SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+
+MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "?", "#N/A")
+"""Fields that are read as missing."""
+
+_DATES = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y/%m/%d")
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Columns of one length by name, and notes on how they were read."""
+
+    columns: Mapping[str, Column]
+    notes: tuple[str, ...] = ()
+
+
+def read_table(path: str | Path, *, test: str | Path | None = None) -> tuple[Table, int]:
+    """A table with a header line, and its number of rows; those of `test` follow, if given.
+
+    A column whose fields are all numbers (or missing) holds numbers, one of ISO dates holds seconds since
+    1970, any other holds categories. Fields in `MISSING` are missing.
+
+    Raises:
+        ValueError: the file is missing, empty, ragged or repeats a column name; a column of the first file
+            is not in the test file.
+    """
+    frame, notes = _fields(Path(path))
+    rows = frame.height
+    if test is not None:
+        frame, said = _joined(frame, Path(test), Path(path))
+        notes += said
+    columns = {}
+    for series in frame.get_columns():
+        columns[series.name], said = _column(series)
+        notes += said
+    return Table(columns, notes), rows
+
+
+def _fields(path: Path) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """All fields as text."""
+    try:
+        import polars as pl
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("reading tables needs polars: pip install 'infoloss[study]'") from None
+
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    separator, notes = _separator(path)
+    options = {"has_header": False, "infer_schema": False, "separator": separator}
+    try:
+        frame = pl.read_csv(path, **options)
+    except pl.exceptions.NoDataError:
+        raise ValueError(f"{path} is empty; expected a header line and rows") from None
+    except pl.exceptions.ComputeError as error:
+        if "utf-8" not in str(error).lower():
+            raise ValueError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}") from None
+        frame = pl.read_csv(path, encoding="latin-1", **options)
+        notes += (f"{path.name} is not UTF-8; read as Latin-1",)
+    header = [(field or "").strip().removeprefix("\ufeff") for field in frame.row(0)]
+    header = [name or f"column {position + 1}" for position, name in enumerate(header)]
+    twice = {name for name in header if header.count(name) > 1}
+    if twice:
+        raise ValueError(f"{path} has more than one column {min(twice)!r}; expected distinct names")
+    frame = frame[1:]
+    frame.columns = header
+    if not frame.height:
+        raise ValueError(f"{path} has a header line but no rows")
+    return frame, notes
+
+
+def _separator(path: Path) -> tuple[str, tuple[str, ...]]:
+    import gzip
+
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        line = file.readline().decode("latin-1")
+    usual = "\t" if ".tsv" in path.name.lower() else ","
+    counts = {mark: line.count(mark) for mark in (usual, ",", ";", "\t")}
+    if counts[usual]:
+        return usual, ()
+    best = max(counts, key=lambda mark: counts[mark])
+    if not counts[best]:
+        return usual, ()
+    return best, (f"{path.name} is separated by {best!r}",)
+
+
+def _joined(frame: pl.DataFrame, test: Path, first: Path) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    import polars as pl
+
+    other, notes = _fields(test)
+    absent = [name for name in frame.columns if name not in other.columns]
+    if absent:
+        raise ValueError(
+            f"{test} lacks column {absent[0]!r} of {first}; it has {', '.join(other.columns[:20])}"
+        )
+    extra = [name for name in other.columns if name not in frame.columns]
+    if extra:
+        notes += (f"columns of {test.name} that {first.name} lacks are not used: {', '.join(extra[:8])}",)
+    return pl.concat([frame, other.select(frame.columns)]), notes
+
+
+def _column(series: pl.Series) -> tuple[Column, tuple[str, ...]]:
+    import polars as pl
+
+    name = series.name
+    text = series.str.strip_chars()
+    text = text.set(text.is_in(list(MISSING)), None)
+    known = text.len() - text.null_count()
+    numbers = text.cast(pl.Float64, strict=False)
+    failed = numbers.null_count() - text.null_count()
+    if not failed:
+        return np.array(numbers.fill_null(float("nan")).to_numpy(), np.float64), ()
+    for style in _DATES:
+        dates = text.str.to_datetime(style, strict=False)
+        if dates.null_count() == text.null_count():
+            seconds = dates.dt.epoch("s").cast(pl.Float64).fill_null(float("nan"))
+            return np.array(seconds.to_numpy()), (f"column {name!r} holds dates, read as seconds since 1970",)
+    notes: tuple[str, ...] = ()
+    if failed <= known / 20:
+        row = int((numbers.is_null() & text.is_not_null()).arg_max() or 0)
+        notes = (
+            f"column {name!r} is read as text because of {text[row]!r} in row {row} (counted from 0); "
+            f"{known - failed} of its {known} values are numbers",
+        )
+    categories = text.drop_nulls().unique().sort()
+    found = text.cast(pl.Enum(categories)).to_physical().cast(pl.Int64).fill_null(-1)
+    return Categorical(np.array(found.to_numpy()), tuple(categories.to_list())), notes
