@@ -64,7 +64,7 @@ def _check_not_continuous(labels: Column, classes: tuple[str, ...], name: str) -
     if isinstance(labels, Categorical):
         if distinct > 20 and distinct > rows / 2:
             raise ValueError(
-                f"{name} has {distinct} distinct labels in {rows} rows; expected classes with several rows each"
+                f"{name} has {distinct} distinct labels in {rows} rows; expected classes of several rows"
             )
         return
     whole = np.array_equal(labels, np.floor(labels))

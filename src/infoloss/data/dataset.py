@@ -61,7 +61,7 @@ class Dataset:
         names = [self.features.names, self.classes, [c.categories for c in self.features.categorical]]
         digest = hashlib.sha256(json.dumps(names).encode())
         for block in self.features.canonical():
-            digest.update(np.ascontiguousarray(block))
+            digest.update(block.tobytes())
         others = self.target, self.rule.groups, self.rule.order, self.rule.assignment, self.sample_weight
         for role, values in zip(["target", "groups", "order", "assignment", "weight"], others, strict=True):
             if values is not None:

@@ -134,7 +134,7 @@ class Features:
             ]
             if many:
                 said.append(
-                    f"categories beyond the {MAX_CATEGORIES} most frequent share one indicator: {listing(many)}"
+                    f"all but the {MAX_CATEGORIES} most frequent categories share one: {listing(many)}"
                 )
         return tuple(said)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -64,7 +64,7 @@ def _fields(path: Path) -> tuple[pl.DataFrame, tuple[str, ...]]:
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     separator, notes = _separator(path)
-    options = {"has_header": False, "infer_schema": False, "separator": separator}
+    options: dict[str, Any] = {"has_header": False, "infer_schema": False, "separator": separator}
     try:
         frame = pl.read_csv(path, **options)
     except pl.exceptions.NoDataError:
