@@ -1,0 +1,140 @@
+"""The plain PyTorch kernel: it defines what every other kernel must agree with.
+
+It is differentiable to any order, in forward and reverse mode, under ``torch.func`` and
+``torch.compile``, and runs wherever PyTorch does. Elements stay in the logits' dtype (float32 at
+least), rows and sums are float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import torch
+from torch import Tensor
+
+from infoloss.statistics import Moments
+from infoloss.views import View, row_dtype
+
+__all__ = ["reduce", "viewed"]
+
+
+def viewed(
+    logits: Tensor, views: tuple[View, ...], coefficients: Mapping[str, Tensor | float]
+) -> tuple[Tensor, Tensor]:
+    """Anchored logits x (N, C), a (N,): logits (N, C) seen through ``views``, the first one first."""
+    x, a = logits, logits.new_zeros(len(logits), dtype=row_dtype(logits.dtype, logits.device))
+    for view in views:
+        x, a = view.apply(x, a, coefficients)
+    if views:  # a view may turn −inf into anything (0·inf, −1·−inf): a masked class stays masked
+        x = x.masked_fill(logits == -torch.inf, -torch.inf)
+    return x, a
+
+
+def reduce(
+    logits: Tensor,
+    target: Tensor | None,
+    views: tuple[View, ...],
+    needs: Collection[str],
+    *,
+    floor: float = 0.0,
+    masks: bool = True,
+    coefficients: Mapping[str, Tensor | float] | None = None,
+) -> Moments:
+    """The moments of each row of ``logits`` seen through ``views``.
+
+    Args:
+        logits: (N, C), float32 or float64; −inf masks a class.
+        target: hard labels (N,) in range, a soft target (N, C), or None if nothing needs one.
+        views: applied in this order.
+        needs: names of the fields of :class:`~infoloss.statistics.Moments`.
+        floor: smallest target probability under the logarithm of ``label_log_exp``.
+        masks: False promises that no logit is −inf, and saves looking.
+        coefficients: values of the names that a view refers to.
+
+    Returns:
+        The moments that are needed, each (N,), float64, differentiable to any order.
+    """
+    x, a = viewed(logits, views, coefficients or {})
+    peak, _ = x.max(-1)
+    centre = peak.detach()
+    masked = None
+    if masks or views:
+        masked = x == -torch.inf
+        centre = centre.masked_fill(centre == -torch.inf, 0)
+    u = x - centre[:, None]  # (N, C), ≤ 0
+    e = torch.exp(u)
+    wide = a.dtype
+    moments: dict[str, Tensor] = {"maximum": a + centre.to(wide)}
+
+    def filled(value: Tensor) -> Tensor:
+        """``value`` with 0 where the class is masked, so that 0·(−inf) is 0, in its gradient too."""
+        return value if masked is None else value.masked_fill(masked, 0)
+
+    def total(value: Tensor) -> Tensor:
+        return value.sum(-1, dtype=wide)
+
+    if "peak" in needs:
+        moments["peak"] = a + peak.to(wide)
+    if "classes" in needs:
+        count = torch.full_like(a, x.shape[-1])
+        moments["classes"] = count if masked is None else count - total(masked)
+    if "exp_sum" in needs:
+        moments["exp_sum"] = total(e)
+    if "exp_logit_sum" in needs:
+        moments["exp_logit_sum"] = total(filled(u) * e)
+    if "exp_square_sum" in needs:
+        moments["exp_square_sum"] = total(e * e)
+    if "logit_sum" in needs or "logit_square_sum" in needs:
+        z = filled(a[:, None] + x.to(wide))
+        moments["logit_sum"], moments["logit_square_sum"] = z.sum(-1), z.square().sum(-1)
+    if target is not None:
+        moments |= _label_moments(x, a, u, e, masked, target, needs, floor)
+    return Moments(**moments)
+
+
+def _label_moments(
+    x: Tensor,
+    a: Tensor,
+    u: Tensor,
+    e: Tensor,
+    masked: Tensor | None,
+    target: Tensor,
+    needs: Collection[str],
+    floor: float,
+) -> dict[str, Tensor]:
+    wide = a.dtype
+    t = target if target.ndim == 2 else None
+
+    def wanted(value: Tensor) -> Tensor:
+        """Σ_j t_j value_j, that is value_y for hard labels, without the masked classes: (N,)."""
+        if masked is not None:
+            value = value.masked_fill(masked, 0)
+        if t is None:
+            return value.gather(-1, target[:, None]).squeeze(-1).to(wide)
+        return (value * t).sum(-1, dtype=wide)
+
+    moments: dict[str, Tensor] = {}
+    if "label_logit" in needs:
+        moments["label_logit"] = wanted(u)
+    if "label_logit_square" in needs:
+        moments["label_logit_square"] = wanted((a[:, None] + x.to(wide)).square())
+    if "label_exp" in needs:
+        moments["label_exp"] = wanted(e)
+    if "label_log_exp" in needs:
+        if t is None:  # ln 1 = 0 at the label, ln floor elsewhere
+            log_floor = torch.log(torch.tensor(floor, dtype=wide))
+            moments["label_log_exp"] = (e.sum(-1, dtype=wide) - wanted(e)) * log_floor.to(e.device)
+        else:
+            moments["label_log_exp"] = (e * torch.log(t.clamp(min=floor))).sum(-1, dtype=wide)
+    if "label_entropy" in needs:
+        moments["label_entropy"] = (
+            torch.zeros_like(a) if t is None else -torch.xlogy(t, t).sum(-1, dtype=wide)
+        )
+    if "label_square_sum" in needs:
+        moments["label_square_sum"] = torch.ones_like(a) if t is None else t.square().sum(-1, dtype=wide)
+    if masked is not None:
+        if t is None:
+            moments["label_masked"] = masked.gather(-1, target[:, None]).squeeze(-1)
+        else:
+            moments["label_masked"] = (masked & (t != 0)).any(-1)
+    return moments

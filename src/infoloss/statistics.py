@@ -1,0 +1,111 @@
+"""Row statistics: the few numbers of a row of logits that every loss is a function of.
+
+A kernel reads a row of logits z once and returns its *moments*, centred at the row's maximum m where
+they contain an exponential (u = z − m), so that nothing overflows and differences do not cancel. The
+statistics below are differentiable functions of the moments, each written once, for every kernel.
+
+Moments of two blocks of columns of the same row merge: sums add, sums of exponentials are first
+rescaled by e^(m_a − m). Sums without an exponential (Σz, Σz²) are taken over the raw values in
+float64: centring them at the maximum would make Σ_{j≠y} z_j² of a confident row cancel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["STATISTICS", "Definition", "Moments"]
+
+
+class Moments(NamedTuple):
+    """Moments of N rows under one view; each field has shape (N,), and is None where not needed.
+
+    ``maximum`` is a constant where the logits are differentiated: every statistic is exact for any
+    centre. Rows are float64 (float32 on devices that have no float64).
+    """
+
+    maximum: Tensor  # m
+    peak: Tensor | None = None  # m with its gradient, 1[j = argmax]
+    classes: Tensor | None = None  # the number of unmasked classes
+    exp_sum: Tensor | None = None  # Σ e^u
+    exp_logit_sum: Tensor | None = None  # Σ u e^u
+    exp_square_sum: Tensor | None = None  # Σ e^2u
+    logit_sum: Tensor | None = None  # Σ z
+    logit_square_sum: Tensor | None = None  # Σ z²
+    label_logit: Tensor | None = None  # u_y, or Σ t u
+    label_logit_square: Tensor | None = None  # z_y², or Σ t z²
+    label_exp: Tensor | None = None  # e^u_y, or Σ t e^u
+    label_log_exp: Tensor | None = None  # Σ e^u ln max(t, floor)
+    label_entropy: Tensor | None = None  # −Σ t ln t, 0 for hard labels
+    label_square_sum: Tensor | None = None  # Σ t², 1 for hard labels
+    label_masked: Tensor | None = None  # whether a class that the target wants is masked
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A statistic: the moments it needs, its value from them, and how it reads the target.
+
+    ``target`` is "no", "linear" (under a soft target t it becomes its mean Σ_c t_c s(z, c), so an
+    expression affine in it keeps its meaning) or "soft" (defined by the soft target as a whole).
+    """
+
+    formula: str
+    needs: tuple[str, ...]
+    value: Callable[[Moments], Tensor]
+    target: str = "no"
+
+
+def _lse(m: Moments) -> Tensor:
+    return m.maximum + torch.log(m.exp_sum)  # type: ignore[arg-type]
+
+
+def _target_logit(m: Moments) -> Tensor:
+    return m.maximum + m.label_logit  # type: ignore[operator]
+
+
+def _target_probability(m: Moments) -> Tensor:
+    return m.label_exp / m.exp_sum  # type: ignore[operator]
+
+
+def _expected_logit(m: Moments) -> Tensor:
+    return m.maximum + m.exp_logit_sum / m.exp_sum  # type: ignore[operator]
+
+
+def _collision(m: Moments) -> Tensor:
+    return m.exp_square_sum / m.exp_sum**2  # type: ignore[operator]
+
+
+def _expected_log_target(m: Moments) -> Tensor:
+    return m.label_log_exp / m.exp_sum  # type: ignore[operator]
+
+
+def _moment(name: str) -> Callable[[Moments], Tensor]:
+    return lambda m: getattr(m, name)  # type: ignore[no-any-return]
+
+
+STATISTICS: dict[str, Definition] = {
+    "lse": Definition("L = ln Σ e^z_j", ("exp_sum",), _lse),
+    "target_logit": Definition("z_y, or Σ t_j z_j", ("label_logit",), _target_logit, "linear"),
+    "target_logit_square": Definition(
+        "z_y², or Σ t_j z_j²", ("label_logit_square",), _moment("label_logit_square"), "linear"
+    ),
+    "target_probability": Definition(
+        "q_y, or Σ t_j q_j", ("label_exp", "exp_sum"), _target_probability, "linear"
+    ),
+    "target_entropy": Definition("−Σ t_j ln t_j", ("label_entropy",), _moment("label_entropy"), "soft"),
+    "target_square_sum": Definition("Σ t_j²", ("label_square_sum",), _moment("label_square_sum"), "soft"),
+    "expected_log_target": Definition(
+        "Σ q_j ln max(t_j, floor)", ("label_log_exp", "exp_sum"), _expected_log_target, "soft"
+    ),
+    "logit_sum": Definition("Σ z_j", ("logit_sum",), _moment("logit_sum")),
+    "logit_square_sum": Definition("Σ z_j²", ("logit_square_sum",), _moment("logit_square_sum")),
+    "expected_logit": Definition("Σ q_j z_j", ("exp_logit_sum", "exp_sum"), _expected_logit),
+    "collision": Definition("Σ q_j²", ("exp_square_sum", "exp_sum"), _collision),
+    "max_logit": Definition("max z_j", ("peak",), _moment("peak")),
+    "classes": Definition("number of unmasked classes", ("classes",), _moment("classes")),
+}
+"""Every statistic by its public name, with q = softmax(z), y a hard label and t a soft target."""

@@ -1,0 +1,884 @@
+"""Terms: losses as frozen expression trees over row statistics.
+
+A term is numbers, coefficients and statistics joined by ``+ - * / **`` and a few functions. It prints
+as the text that :func:`infoloss.parse` reads, compares and hashes by structure, pickles, and is called
+like ``torch.nn.functional.cross_entropy``. Autograd works on its (N,)-sized value only; the kernel
+does the rest, so no loss has a backward of its own.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import warnings
+from collections import namedtuple
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from infoloss import kernels
+from infoloss.batch import Batch, class_rows, make_batch
+from infoloss.statistics import STATISTICS, Moments
+from infoloss.views import Normalized, Scaled, Shifted, SoftCapped, Vector, View
+
+__all__ = [
+    "FUNCTIONS",
+    "Coefficient",
+    "Function",
+    "Named",
+    "Negative",
+    "Number",
+    "Operation",
+    "Scalar",
+    "Statistic",
+    "Term",
+    "Viewed",
+    "exp",
+    "expm1",
+    "log",
+    "log1p",
+    "maximum",
+    "minimum",
+    "row_statistics",
+    "sqrt",
+    "statistic",
+    "step",
+]
+
+Value = Tensor | float
+Views = tuple[View, ...]
+Reading = tuple[Views, "Statistic"]
+
+
+class Rows:
+    """The statistics of a batch, computed once per distinct view and floor."""
+
+    def __init__(self, batch: Batch, readings: list[Reading], coefficients: Mapping[str, Value]) -> None:
+        self.coefficients = coefficients
+        self.label_masked: Tensor | None = None
+        self._moments: list[tuple[Views, float | None, Moments]] = []
+        passes: list[tuple[Views, float | None, list[str]]] = []
+        for views, statistic in readings:
+            for known_views, known_floor, needs in passes:
+                if known_views == views and known_floor == statistic.floor:
+                    needs.extend(STATISTICS[statistic.name].needs)
+                    break
+            else:
+                passes.append((views, statistic.floor, list(STATISTICS[statistic.name].needs)))
+        for views, floor, needs in passes:
+            moments = kernels.reduce(
+                batch.logits,
+                batch.target,
+                views,
+                needs,
+                floor=floor or 0.0,
+                masks=batch.masks,
+                coefficients=coefficients,
+            )
+            self._moments.append((views, floor, moments))
+            if moments.label_masked is not None:
+                previous = self.label_masked
+                self.label_masked = (
+                    moments.label_masked if previous is None else previous | moments.label_masked
+                )
+
+    def value(self, views: Views, statistic: Statistic) -> Tensor:
+        for known_views, floor, moments in self._moments:
+            if known_views == views and floor == statistic.floor:
+                return STATISTICS[statistic.name].value(moments)
+        raise AssertionError(f"{statistic} was not read in advance")
+
+
+class Term:
+    """An expression over row statistics, callable like ``F.cross_entropy``.
+
+    >>> import torch, infoloss as il
+    >>> loss = il.cross_entropy() + 0.1 * il.entropy()
+    >>> print(loss)
+    cross_entropy(label_smoothing=0.0) + 0.1 * entropy
+    >>> logits, target = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1])
+    >>> round(float(loss(logits, target)), 4)
+    0.2675
+    """
+
+    level: ClassVar[int] = 9  # binding strength when printed: + 1, * 2, unary − 3, ** 4, the rest 9
+
+    # -- the tree ---------------------------------------------------------------------------------
+
+    def children(self) -> tuple[Term, ...]:
+        return ()
+
+    def value(self, rows: Rows, views: Views = ()) -> Value:
+        """The value per row, (N,) or a number, of the term read through ``views``."""
+        raise NotImplementedError
+
+    def readings(self, views: Views = ()) -> Iterator[Reading]:
+        """Every statistic that the term reads, with the views it is read through, applied in order."""
+        for child in self.children():
+            yield from child.readings(views)
+
+    def target_degree(self) -> int:
+        """0: does not read the target; 1: affine in what it reads of it; 2: anything else."""
+        raise NotImplementedError
+
+    def named(self) -> Iterator[Named]:
+        """The catalogue entries in the term, from left to right, without looking inside them."""
+        for child in self.children():
+            yield from child.named()
+
+    def mapped(self, change: Callable[[Term], Term]) -> Term:
+        """The same tree with ``change`` applied to every leaf and entry."""
+        return change(self)
+
+    # -- what it is -------------------------------------------------------------------------------
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """Names of the catalogue entries inside, each once."""
+        return tuple(dict.fromkeys(entry.name for entry in self.named()))
+
+    @property
+    def has_loss(self) -> bool:
+        """Whether it contains a data term; a regulariser alone does not."""
+        return self.target_degree() > 0
+
+    @property
+    def soft(self) -> str:
+        """What a soft target t means: "expected" (Σ_c t_c ℓ(z, c)), "paper" (its own formula), "none"."""
+        if self.target_degree() > 1:
+            return "none"
+        reads_distribution = any(STATISTICS[s.name].target == "soft" for _, s in self.readings())
+        return "paper" if reads_distribution else "expected"
+
+    @property
+    def unbound(self) -> frozenset[str]:
+        """Names that need a value before the term can be called: coefficients, ``counts``, ``prior``."""
+        names: set[str] = set()
+
+        def collect(node: Term) -> Term:
+            names.update(node.unbound if isinstance(node, Named) else ())
+            names.update((node.name,) if isinstance(node, Coefficient) else ())
+            return node
+
+        self.mapped(collect)
+        return frozenset(names)
+
+    def bind(self, **values: Any) -> Term:
+        """The term with values for its unbound names: numbers, tensors, or one number a class.
+
+        >>> import infoloss as il
+        >>> print(il.balanced_softmax().bind(counts=[500, 20]))
+        balanced_softmax(counts=[500.0, 20.0])
+        >>> print(il.parse("cross_entropy + beta*entropy").bind(beta=0.2))
+        cross_entropy(label_smoothing=0.0) + 0.2 * entropy
+
+        Raises:
+            ValueError: a name is not among :attr:`unbound`.
+        """
+        for name in values:
+            if name not in self.unbound:
+                raise ValueError(f"{self} has no unbound name {name!r}; unbound: {_listed(self.unbound)}")
+
+        def bound(node: Term) -> Term:
+            if isinstance(node, Coefficient) and node.name in values:
+                return as_term(values[node.name])
+            return node.bound(values) if isinstance(node, Named) else node
+
+        return self.mapped(bound)
+
+    # -- calling it -------------------------------------------------------------------------------
+
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor | None = None,
+        *,
+        weight: Tensor | None = None,
+        ignore_index: int = -100,
+        label_smoothing: float = 0.0,
+        reduction: str = "mean",
+        sample_weight: Tensor | None = None,
+        denominator: Tensor | float | None = None,
+        coefficients: Mapping[str, Value] | None = None,
+    ) -> Tensor:
+        """The loss of a batch, as ``F.cross_entropy`` is called.
+
+        The mean is Σ s_i r_i / Σ s_i ω_i over the rows that are not ignored: r_i the row's value with
+        class weights, s_i its sample weight, ω_i = w_y (Σ_c t_ic w_c for soft targets).
+
+        Args:
+            logits: (C,), (N, C) or (N, C, d1, …); −inf masks a class.
+            target: class indices, or probabilities of the logits' shape; not read by a regulariser.
+            weight: (C,) a weight per class.
+            ignore_index: rows with this label count for nothing.
+            label_smoothing: ε; the target becomes (1 − ε)t + ε/C over the unmasked classes.
+            reduction: "mean", "sum", or "none" for a value per row.
+            sample_weight: (N, d1, …) a weight per row.
+            denominator: replaces the mean's divisor (gradient accumulation, data parallel).
+            coefficients: values of named coefficients, by name.
+
+        Returns:
+            A scalar, or (N, d1, …) with ``reduction="none"``; float32, or float64 for float64 logits.
+
+        Raises:
+            ValueError: an unbound name, a shape or a value that does not fit, a soft target for a
+                loss that has no meaning for one, a row with every class masked.
+            IndexError: a label out of range.
+        """
+        if reduction not in ("none", "mean", "sum"):
+            raise ValueError(f'reduction must be "none", "mean" or "sum", got {reduction!r}')
+        batch, rows = self._rows(
+            logits, target, coefficients, weight, ignore_index, label_smoothing, sample_weight
+        )
+        return batch.reduced(self._row_values(batch, rows), reduction, denominator)
+
+    def parts(
+        self,
+        logits: Tensor,
+        target: Tensor | None = None,
+        *,
+        weight: Tensor | None = None,
+        ignore_index: int = -100,
+        label_smoothing: float = 0.0,
+        sample_weight: Tensor | None = None,
+        denominator: Tensor | float | None = None,
+        coefficients: Mapping[str, Value] | None = None,
+    ) -> Any:
+        """The mean loss, the mean of each catalogue entry in it, and the accuracy, from one pass.
+
+        Returns:
+            A named tuple ``(loss, <entry> …, accuracy)`` of scalars; only ``loss`` carries a gradient.
+            Entries come without their coefficient. The accuracy (of argmax z, by sample weight, nan for soft
+            targets without a row that counts) is the fraction of kept rows whose most likely class,
+            argmax z, is the label (the target's largest class if soft).
+
+        >>> import torch, infoloss as il
+        >>> loss = il.cross_entropy() + 0.1 * il.entropy()
+        >>> parts = loss.parts(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0]))
+        >>> parts._fields
+        ('loss', 'cross_entropy', 'entropy', 'accuracy')
+        >>> float(parts.accuracy)
+        0.5
+        """
+        batch, rows = self._rows(
+            logits, target, coefficients, weight, ignore_index, label_smoothing, sample_weight
+        )
+        result = {"loss": batch.reduced(self._row_values(batch, rows), "mean", denominator)}
+        for node, views in self._named_with_views(()):
+            name, repeat = node.name, 2
+            while name in result:
+                name, repeat = f"{node.name}_{repeat}", repeat + 1
+            values = node._row_values(batch, rows, views)
+            result[name] = batch.reduced(values, "mean", denominator).detach()
+        result["accuracy"] = _accuracy(batch)
+        return namedtuple("Parts", result)(**result)  # type: ignore[misc]
+
+    def decision(self, logits: Tensor) -> Tensor:
+        """The class that the loss implies at test time, argmax z: (N, C, …) to (N, …) int64.
+
+        Prior-shifted losses too: they train on z + ln prior so that z itself is free of the prior.
+        """
+        return logits.argmax(-1 if logits.ndim == 1 else 1)
+
+    def probabilities(self, logits: Tensor, **coefficients: Value) -> Tensor:
+        """The class probabilities that the loss implies at test time, of the logits' shape."""
+        return self.log_probabilities(logits, **coefficients).exp()
+
+    def log_probabilities(self, logits: Tensor, **coefficients: Value) -> Tensor:
+        """The logarithm of :meth:`probabilities`, in nats.
+
+        The softmax of the logits as the loss's data term sees them (z + ln prior for prior-shifted
+        losses), or the entry's own link (``rescaled_square``).
+
+        >>> import torch, infoloss as il
+        >>> il.balanced_softmax(counts=[3, 1]).probabilities(torch.zeros(1, 2))
+        tensor([[0.7500, 0.2500]])
+        """
+        self._check_bound(coefficients)
+        rows = class_rows(logits)
+        node, views = self._data_term(())
+        x, a = kernels.viewed(rows, views, coefficients)
+        if isinstance(node, Named) and node.link is not None:
+            log_q = node.link(x + a[:, None].to(x.dtype), **dict(node.parameters))
+        else:
+            log_q = torch.log_softmax(x, -1)
+        if logits.ndim == 1:
+            return log_q[0]
+        shape = logits.movedim(1, -1).shape
+        return log_q.reshape(shape).movedim(-1, 1)
+
+    def _rows(
+        self,
+        logits: Tensor,
+        target: Tensor | None,
+        coefficients: Mapping[str, Value] | None,
+        weight: Tensor | None,
+        ignore_index: int,
+        label_smoothing: float,
+        sample_weight: Tensor | None,
+    ) -> tuple[Batch, Rows]:
+        self._check_bound(coefficients or {})
+        readings = list(self.readings())
+        if target is None and self.has_loss:
+            raise ValueError(f"{self} reads the target: call it with (logits, target)")
+        batch = make_batch(
+            logits,
+            target,
+            weight=weight,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            sample_weight=sample_weight,
+        )
+        if batch.soft and self.soft == "none":
+            names = ", ".join(e.name for e in self.named() if e.soft == "none") or str(self)
+            raise ValueError(
+                f"{names} is defined for class indices only: it takes neither probabilities as target "
+                "nor label_smoothing"
+            )
+        return batch, Rows(batch, readings, coefficients or {})
+
+    def _row_values(self, batch: Batch, rows: Rows, views: Views = ()) -> Tensor:
+        """The value per row before weights: inf where the label is masked, nan where every class is."""
+        value = self.value(rows, views)
+        if not isinstance(value, Tensor) or value.ndim == 0:
+            value = torch.zeros_like(batch.logits[:, 0], dtype=torch.float64) + value
+        if rows.label_masked is not None and self.has_loss:
+            value = torch.where(rows.label_masked, torch.inf, value)
+        if batch.masks:
+            value = torch.where((batch.logits == -torch.inf).all(-1), torch.nan, value)
+        return value
+
+    def _named_with_views(self, views: Views) -> Iterator[tuple[Named, Views]]:
+        for child in self.children():
+            yield from child._named_with_views(views)
+
+    def _data_term(self, views: Views) -> tuple[Term, Views]:
+        """The entry or statistic whose view of the logits the probabilities are taken from."""
+        for node, inner in self._named_with_views(views):
+            if node.has_loss:
+                return node._data_term(inner)
+        for inner, reading in self.readings(views):
+            if reading.name == "lse":
+                return reading, inner
+        return self, views
+
+    def _check_bound(self, coefficients: Mapping[str, Value]) -> None:
+        missing = self.unbound - set(coefficients)
+        if missing:
+            name = min(missing)
+            raise ValueError(f"{self} has no value for {_listed(missing)}: bind it, term.bind({name}=…)")
+
+    # -- building others from it ------------------------------------------------------------------
+
+    def shifted(self, vector: Any, *, log: bool = False, scale: float = 1.0) -> Term:
+        """The term read on z + scale·v, v one number a class (ln v with ``log``); −inf masks a class."""
+        return Viewed(self, Shifted(vector if isinstance(vector, Vector) else Vector(vector), log, scale))
+
+    def scaled(self, factor: Any) -> Term:
+        """The term read on factor·z; the factor is a number, a coefficient, or a value per row."""
+        return Viewed(self, Scaled(as_term(factor)))  # type: ignore[arg-type]
+
+    def normalized(self, tau: float) -> Term:
+        """The term read on z / (τ‖z‖)."""
+        return Viewed(self, Normalized(_positive(tau, "tau")))
+
+    def soft_capped(self, cap: float) -> Term:
+        """The term read on cap·tanh(z / cap)."""
+        return Viewed(self, SoftCapped(_positive(cap, "cap")))
+
+    def __add__(self, other: Any) -> Term:
+        return _joined("+", self, other)
+
+    def __radd__(self, other: Any) -> Term:
+        return _joined("+", other, self)
+
+    def __sub__(self, other: Any) -> Term:
+        return _joined("-", self, other)
+
+    def __rsub__(self, other: Any) -> Term:
+        return _joined("-", other, self)
+
+    def __mul__(self, other: Any) -> Term:
+        return _joined("*", self, other)
+
+    def __rmul__(self, other: Any) -> Term:
+        return _joined("*", other, self)
+
+    def __truediv__(self, other: Any) -> Term:
+        return _joined("/", self, other)
+
+    def __rtruediv__(self, other: Any) -> Term:
+        return _joined("/", other, self)
+
+    def __pow__(self, other: Any) -> Term:
+        return _joined("**", self, other)
+
+    def __rpow__(self, other: Any) -> Term:
+        return _joined("**", other, self)
+
+    def __neg__(self) -> Term:
+        return Negative(self)
+
+    def __abs__(self) -> Term:
+        return Function("abs", (self,))
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _printed(self, level: int) -> str:
+        return str(self) if self.level >= level else f"({self})"
+
+
+class Leaf(Term):
+    """A term that reads neither logits nor target."""
+
+    def target_degree(self) -> int:
+        return 0
+
+    def resolve(self, coefficients: Mapping[str, Value]) -> Value:
+        raise NotImplementedError
+
+    def value(self, rows: Rows, views: Views = ()) -> Value:
+        return self.resolve(rows.coefficients)
+
+
+@dataclass(frozen=True, repr=False)
+class Number(Leaf):
+    """A finite constant."""
+
+    number: float
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.number):
+            raise ValueError(f"a coefficient must be finite, got {self.number}")
+
+    @property
+    def level(self) -> int:  # type: ignore[override]
+        return 3 if math.copysign(1, self.number) < 0 else 9
+
+    def resolve(self, coefficients: Mapping[str, Value]) -> float:
+        return self.number
+
+    def __neg__(self) -> Term:
+        return Number(-self.number)
+
+    def __str__(self) -> str:
+        return repr(self.number)
+
+
+@dataclass(frozen=True, repr=False)
+class Coefficient(Leaf):
+    """A named coefficient, given by ``bind`` or by the :class:`~infoloss.Criterion` that holds it."""
+
+    name: str
+
+    def resolve(self, coefficients: Mapping[str, Value]) -> Value:
+        return coefficients[self.name]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Scalar(Leaf):
+    """A tensor as coefficient, equal to itself only; 0-d, or one value per row in a view."""
+
+    tensor: Tensor
+
+    def resolve(self, coefficients: Mapping[str, Value]) -> Tensor:
+        return self.tensor
+
+    def __str__(self) -> str:
+        return f"tensor({self.tensor.tolist()})"
+
+
+@dataclass(frozen=True, repr=False)
+class Statistic(Term):
+    """A row statistic by name; ``floor`` belongs to ``expected_log_target`` alone."""
+
+    name: str
+    floor: float | None = None
+
+    def value(self, rows: Rows, views: Views = ()) -> Value:
+        return rows.value(views, self)
+
+    def readings(self, views: Views = ()) -> Iterator[Reading]:
+        yield views, self
+
+    def target_degree(self) -> int:
+        return 0 if STATISTICS[self.name].target == "no" else 1
+
+    def __str__(self) -> str:
+        return self.name if self.floor is None else f"{self.name}(floor={self.floor!r})"
+
+
+OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
+    "+": lambda a, b: a + b,
+    "-": lambda a, b: a - b,
+    "*": lambda a, b: a * b,
+    "/": lambda a, b: a / b,
+    "**": lambda a, b: a**b,
+}
+LEVELS = {"+": 1, "-": 1, "*": 2, "/": 2, "**": 4}
+
+
+@dataclass(frozen=True, repr=False)
+class Operation(Term):
+    """Two terms joined by ``+ - * /`` or ``**``."""
+
+    symbol: str
+    left: Term
+    right: Term
+
+    @property
+    def level(self) -> int:  # type: ignore[override]
+        return LEVELS[self.symbol]
+
+    def children(self) -> tuple[Term, ...]:
+        return self.left, self.right
+
+    def mapped(self, change: Callable[[Term], Term]) -> Term:
+        return Operation(self.symbol, self.left.mapped(change), self.right.mapped(change))
+
+    def value(self, rows: Rows, views: Views = ()) -> Value:
+        return OPERATIONS[self.symbol](self.left.value(rows, views), self.right.value(rows, views))  # type: ignore[no-any-return]
+
+    def target_degree(self) -> int:
+        left, right = self.left.target_degree(), self.right.target_degree()
+        if self.symbol in "+-":
+            return max(left, right)
+        if self.symbol == "*":
+            return min(left + right, 2)
+        if right > 0:
+            return 2
+        return left if self.symbol == "/" or self.right == Number(1.0) else min(2 * left, 2)
+
+    def __str__(self) -> str:
+        # ** groups to the right, and takes a unary minus in its exponent; the others group to the left
+        left, right = (5, 3) if self.symbol == "**" else (self.level, self.level + 1)
+        return f"{self.left._printed(left)} {self.symbol} {self.right._printed(right)}"
+
+
+@dataclass(frozen=True, repr=False)
+class Negative(Term):
+    """−term. The negative of a number is a number: build it with ``-term``."""
+
+    term: Term
+    level: ClassVar[int] = 3
+
+    def __post_init__(self) -> None:
+        if isinstance(self.term, Number):
+            raise ValueError(f"the negative of {self.term} is the number -{self.term}")
+
+    def children(self) -> tuple[Term, ...]:
+        return (self.term,)
+
+    def mapped(self, change: Callable[[Term], Term]) -> Term:
+        return -self.term.mapped(change)
+
+    def value(self, rows: Rows, views: Views = ()) -> Value:
+        return -self.term.value(rows, views)
+
+    def target_degree(self) -> int:
+        return self.term.target_degree()
+
+    def __str__(self) -> str:
+        return f"-{self.term._printed(3)}"
+
+
+def _tensors(values: tuple[Value, ...]) -> tuple[Tensor, ...]:
+    return tuple(v if isinstance(v, Tensor) else torch.tensor(v, dtype=torch.float64) for v in values)
+
+
+def _step(x: Tensor) -> Tensor:
+    return (x.detach() >= 0).to(x.dtype)
+
+
+FUNCTIONS: dict[str, tuple[int, Callable[..., Tensor]]] = {
+    "exp": (1, torch.exp),
+    "log": (1, torch.log),
+    "expm1": (1, torch.expm1),
+    "log1p": (1, torch.log1p),
+    "sqrt": (1, torch.sqrt),
+    "abs": (1, torch.abs),
+    "minimum": (2, torch.minimum),
+    "maximum": (2, torch.maximum),
+    "step": (1, _step),  # 1 where x ≥ 0, else 0, with derivative 0: for losses that switch
+}
+"""Functions of an expression: how many arguments each takes, and what it computes."""
+
+
+@dataclass(frozen=True, repr=False)
+class Function(Term):
+    """One of :data:`FUNCTIONS` of one or two terms."""
+
+    name: str
+    arguments: tuple[Term, ...]
+
+    def __post_init__(self) -> None:
+        count, _ = FUNCTIONS[self.name]
+        if len(self.arguments) != count:
+            raise ValueError(f"{self.name} takes {count} argument(s), got {len(self.arguments)}")
+
+    def children(self) -> tuple[Term, ...]:
+        return self.arguments
+
+    def mapped(self, change: Callable[[Term], Term]) -> Term:
+        return Function(self.name, tuple(a.mapped(change) for a in self.arguments))
+
+    def value(self, rows: Rows, views: Views = ()) -> Value:
+        return FUNCTIONS[self.name][1](*_tensors(tuple(a.value(rows, views) for a in self.arguments)))
+
+    def target_degree(self) -> int:
+        return 2 if any(a.target_degree() for a in self.arguments) else 0
+
+    def __str__(self) -> str:
+        return f"{self.name}({', '.join(map(str, self.arguments))})"
+
+
+@dataclass(frozen=True, repr=False)
+class Viewed(Term):
+    """A term whose statistics are read through a view of the logits."""
+
+    term: Term
+    view: View
+
+    def children(self) -> tuple[Term, ...]:
+        return (self.term, self.view.factor) if isinstance(self.view, Scaled) else (self.term,)  # type: ignore[return-value]
+
+    def mapped(self, change: Callable[[Term], Term]) -> Term:
+        view = self.view
+        if isinstance(view, Scaled):
+            view = replace(view, factor=view.factor.mapped(change))  # type: ignore[attr-defined]
+        return Viewed(self.term.mapped(change), view)
+
+    def value(self, rows: Rows, views: Views = ()) -> Value:
+        return self.term.value(rows, (*views, self.view))
+
+    def readings(self, views: Views = ()) -> Iterator[Reading]:
+        yield from self.term.readings((*views, self.view))
+
+    def target_degree(self) -> int:
+        return self.term.target_degree()
+
+    def _named_with_views(self, views: Views) -> Iterator[tuple[Named, Views]]:
+        yield from self.term._named_with_views((*views, self.view))
+
+    def __str__(self) -> str:
+        return self.view.text(str(self.term))
+
+
+@dataclass(frozen=True, repr=False)
+class Named(Term):
+    """A catalogue entry with its parameters; what it expands to is a tree of statistics.
+
+    ``make`` builds the entry again from parameters, ``link`` gives log-probabilities where they are
+    not a softmax; both belong to the catalogue, equality looks at name and parameters only.
+    """
+
+    name: str
+    parameters: tuple[tuple[str, Any], ...]
+    kind: str = field(compare=False)
+    binds: tuple[str, ...] = field(compare=False)
+    expansion: Term | None = field(compare=False)  # None while a name of ``binds`` is missing
+    make: Callable[..., Term] = field(compare=False)
+    link: Callable[..., Tensor] | None = field(compare=False, default=None)
+
+    def missing(self) -> tuple[str, ...]:
+        """Which of the names to bind have no value yet."""
+        values = dict(self.parameters)
+        return tuple(name for name in self.binds if values[name] is None)
+
+    def bound(self, values: Mapping[str, Any]) -> Term:
+        """The entry with those of ``values`` that it lacks."""
+        parameters = dict(self.parameters)
+        parameters |= {name: values[name] for name in self.missing() if name in values}
+        for name, value in parameters.items():
+            if isinstance(value, Coefficient) and value.name in values:
+                parameters[name] = values[value.name]
+        return self.make(**parameters)
+
+    def _expanded(self) -> Term:
+        if self.expansion is None:
+            raise ValueError(f"{self} has no value for {_listed(self.missing())}: bind it first")
+        return self.expansion
+
+    @property
+    def unbound(self) -> frozenset[str]:
+        names = {value.name for _, value in self.parameters if isinstance(value, Coefficient)}
+        return frozenset(names) | frozenset(self.missing())
+
+    @property
+    def has_loss(self) -> bool:
+        return self.kind == "loss"
+
+    def value(self, rows: Rows, views: Views = ()) -> Value:
+        return self._expanded().value(rows, views)
+
+    def readings(self, views: Views = ()) -> Iterator[Reading]:
+        yield from self._expanded().readings(views)
+
+    def target_degree(self) -> int:
+        return self._expanded().target_degree() if self.expansion is not None else 1
+
+    def named(self) -> Iterator[Named]:
+        yield self
+
+    def _named_with_views(self, views: Views) -> Iterator[tuple[Named, Views]]:
+        yield self, views
+
+    def _data_term(self, views: Views) -> tuple[Term, Views]:
+        return (self, views) if self.link is not None else self._expanded()._data_term(views)
+
+    def __reduce__(self) -> tuple[Callable[..., Term], tuple[Any, ...]]:
+        return _remade, (self.make, dict(self.parameters))
+
+    def __str__(self) -> str:
+        if not self.parameters:
+            return self.name
+        return f"{self.name}({', '.join(f'{name}={value!r}' for name, value in self.parameters)})"
+
+
+def _remade(make: Callable[..., Term], parameters: dict[str, Any]) -> Term:
+    return make(**parameters)
+
+
+def as_term(value: Any) -> Term:
+    """A term as it is; a number or tensor as a coefficient."""
+    if isinstance(value, Term):
+        return value
+    if isinstance(value, Tensor):
+        if value.ndim > 1 or not value.is_floating_point():
+            raise ValueError(
+                f"a tensor coefficient is a floating-point scalar, got {value.dtype} {tuple(value.shape)}"
+            )
+        return Scalar(value)
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return Number(float(value))
+    raise TypeError(
+        f"a term is joined with numbers, tensors and terms, got {type(value).__name__}: {value!r}"
+    )
+
+
+def _joined(symbol: str, left: Any, right: Any) -> Term:
+    if not all(isinstance(side, Term | Tensor | numbers.Real) for side in (left, right)):
+        return NotImplemented
+    left, right = as_term(left), as_term(right)
+    if symbol == "+":
+        losses = [[e for e in side.named() if e.has_loss] for side in (left, right)]
+        if len(losses[0]) == len(losses[1]) == 1:
+            a, b = (side[0].name for side in losses)
+            warnings.warn(
+                f"{a} + {b} adds two losses, each with its own data term; regularisers are meant to be added",
+                stacklevel=3,
+            )
+    return Operation(symbol, left, right)
+
+
+def _listed(names: frozenset[str] | set[str] | tuple[str, ...]) -> str:
+    return ", ".join(sorted(names)) or "none"
+
+
+def _positive(value: float, name: str) -> float:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be positive and finite, got {value}")
+    return float(value)
+
+
+def _accuracy(batch: Batch) -> Tensor:
+    if batch.target is None:
+        return torch.full((), torch.nan, device=batch.logits.device)
+    label = batch.target if batch.target.ndim == 1 else batch.target.argmax(-1)
+    right = (batch.logits.detach().argmax(-1) == label).to(torch.float32)
+    counted = replace(batch, mass=None, omega=None, dtype=torch.float32)
+    return counted.reduced(right, "mean")
+
+
+def statistic(name: str, *, floor: float | None = None) -> Statistic:
+    """A row statistic as a term.
+
+    >>> import infoloss as il
+    >>> il.cross_entropy() + 0.01 * il.statistic("lse") ** 2
+    cross_entropy(label_smoothing=0.0) + 0.01 * lse ** 2.0
+
+    Raises:
+        ValueError: no statistic has this name, or ``floor`` does not fit it.
+    """
+    if name not in STATISTICS:
+        raise ValueError(f"unknown statistic {name!r}; known: {', '.join(STATISTICS)}")
+    if (name == "expected_log_target") != (floor is not None):
+        raise ValueError("expected_log_target has a floor, and no other statistic has one")
+    return Statistic(name, None if floor is None else _positive(floor, "floor"))
+
+
+def exp(x: Term) -> Term:
+    """e^x."""
+    return Function("exp", (as_term(x),))
+
+
+def log(x: Term) -> Term:
+    """ln x."""
+    return Function("log", (as_term(x),))
+
+
+def expm1(x: Term) -> Term:
+    """e^x − 1, exact near 0."""
+    return Function("expm1", (as_term(x),))
+
+
+def log1p(x: Term) -> Term:
+    """ln(1 + x), exact near 0."""
+    return Function("log1p", (as_term(x),))
+
+
+def sqrt(x: Term) -> Term:
+    """√x."""
+    return Function("sqrt", (as_term(x),))
+
+
+def minimum(x: Any, y: Any) -> Term:
+    """The smaller of two."""
+    return Function("minimum", (as_term(x), as_term(y)))
+
+
+def maximum(x: Any, y: Any) -> Term:
+    """The larger of two."""
+    return Function("maximum", (as_term(x), as_term(y)))
+
+
+def step(x: Any) -> Term:
+    """1 where x ≥ 0, else 0; its derivative is 0."""
+    return Function("step", (as_term(x),))
+
+
+def row_statistics(
+    logits: Tensor, target: Tensor | None = None, *, needs: tuple[str, ...] = ("lse",)
+) -> dict[str, Tensor]:
+    """Row statistics of a batch, from one pass over the logits, differentiable.
+
+    Args:
+        logits: (C,), (N, C) or (N, C, d1, …).
+        target: class indices or probabilities; needed by the ``target_…`` statistics only.
+        needs: names of statistics (see :data:`infoloss.statistics.STATISTICS`).
+
+    Returns:
+        For each name a tensor (N, d1, …), float32 or the logits' float64, in nats or logits' units.
+
+    Raises:
+        ValueError: an unknown name, or a target is needed.
+
+    >>> import torch, infoloss as il
+    >>> values = il.row_statistics(torch.zeros(1, 4), needs=("lse", "collision"))
+    >>> values["lse"], values["collision"]
+    (tensor([1.3863]), tensor([0.2500]))
+    """
+    terms = {name: statistic(name) for name in needs}
+    for name, term in terms.items():
+        if target is None and term.has_loss:
+            raise ValueError(f"the statistic {name} reads the target: call row_statistics(logits, target, …)")
+    batch = make_batch(logits, target)
+    rows = Rows(batch, [((), term) for term in terms.values()], {})
+    return {name: batch.reduced(term.value(rows), "none") for name, term in terms.items()}  # type: ignore[arg-type]
