@@ -93,11 +93,11 @@ def split(rule: SplitRule, target: np.ndarray, seed: int) -> Split:
     """The split of one seed."""
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"seed={seed!r}; expected a whole number, 0 or more")
-    parts = [part.astype(np.int64) for part in rule.parts(target, int(seed))]
+    train, validation, test = (part.astype(np.int64) for part in rule.parts(target, int(seed)))
     digest = hashlib.sha256()
-    for part in parts:
+    for part in (train, validation, test):
         digest.update(np.int64(len(part)).astype("<i8").tobytes() + part.astype("<i8").tobytes())
-    return Split(*parts, seed=int(seed), sha256=digest.hexdigest())
+    return Split(train, validation, test, int(seed), digest.hexdigest())
 
 
 def _keys(rows: int, seed: int) -> np.ndarray:
@@ -110,15 +110,18 @@ def _stratified(target: np.ndarray, wanted: np.ndarray, keys: np.ndarray) -> np.
     part = np.empty(len(target), np.int64)
     order = np.lexsort((keys, target))
     edges = np.flatnonzero(np.diff(target[order], prepend=-1, append=-1))
-    for start, stop in pairwise(edges):
-        part[order[start:stop]] = np.repeat(np.arange(len(wanted)), _apportioned(stop - start, wanted))
+    owed = np.zeros(len(wanted))  # what rounding took from each part so far
+    for start, stop in pairwise(edges.tolist()):
+        ideal = (stop - start) * wanted + owed
+        counts = _apportioned(stop - start, ideal)
+        owed = ideal - counts
+        part[order[start:stop]] = np.repeat(np.arange(len(wanted)), counts)
     return part
 
 
-def _apportioned(total: int, wanted: np.ndarray) -> np.ndarray:
-    """Whole numbers ≥ 1 near total · wanted that sum to the total (largest remainders)."""
-    ideal = total * wanted
-    counts = np.floor(ideal + 1e-9).astype(int)
+def _apportioned(total: int, ideal: np.ndarray) -> np.ndarray:
+    """Whole numbers ≥ 1 near the ideal ones that sum to the total (largest remainders)."""
+    counts = np.maximum(np.floor(ideal + 1e-9), 0).astype(int)
     for position in np.argsort(-(ideal - counts), kind="stable")[: total - counts.sum()]:
         counts[position] += 1
     while counts.min() < 1 and total >= len(wanted):
