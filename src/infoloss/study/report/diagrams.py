@@ -1,0 +1,162 @@
+"""The figures of one loss each: reliability diagrams and confusion matrices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from markupsafe import Markup
+
+from .svg import Panel, Scale, element, group, line, marker, path, rectangle, text
+from .wording import abbreviated, number
+
+if TYPE_CHECKING:
+    from infoloss.study.analysis import LossResult
+
+    from infoloss.evaluation import Reliability
+
+
+def reliability(loss: LossResult, label: str) -> Panel | None:
+    """Accuracy against confidence, before and after temperature scaling, over what noise alone would give."""
+    before, after = loss.reliability, loss.reliability_scaled
+    shown = after if after is not None else before
+    if shown is None:
+        return None
+    width, side, left, top = 196.0, 150.0, 30.0, 24.0
+    across, up = Scale(0.0, 1.0, left, left + side), Scale(0.0, 1.0, top + side, top)
+    repeats = max(len(loss.seeds), 1)
+    body = group(
+        text(label, 0, 13, "title"),
+        _noise(shown, repeats, across, up),
+        line(across(0), up(0), across(1), up(1), "diagonal"),
+        rectangle(left, top, side, side, "frame"),
+        *(
+            text(f"{value:g}", across(value), top + side + 13, text_anchor="middle")
+            for value in (0.0, 0.5, 1.0)
+        ),
+        *(text(f"{value:g}", left - 5, up(value) + 4, text_anchor="end") for value in (0.0, 0.5, 1.0)),
+        _bins(before, across, up, "before", "hollow")
+        if before is not None and after is not None
+        else Markup(""),
+        _bins(shown, across, up, "after", "filled"),
+        *_errors(loss, top + side + 31),
+    )
+    return Panel(width, top + side + 56, body, f"Reliability diagram of {loss.label}. {_spoken(loss)}")
+
+
+def _bins(bins: Reliability, across: Scale, up: Scale, class_: str, mark: str) -> Markup:
+    """A point a bin, its area the share of examples in it."""
+    points = _filled(bins)
+    largest = max((count for *_, count in points), default=1)
+    placed = [(across(confidence), up(accuracy), count) for confidence, accuracy, count in points]
+    return group(
+        path([(x, y) for x, y, _ in placed], "leader") if placed else Markup(""),
+        *(marker("circle", x, y, 1.6 + 4.4 * math.sqrt(count / largest), mark) for x, y, count in placed),
+        class_=class_,
+    )
+
+
+def _filled(bins: Reliability) -> list[tuple[float, float, int]]:
+    rows = zip(bins.confidence, bins.accuracy, bins.count, strict=True)
+    return [
+        (float(confidence), float(accuracy), int(count)) for confidence, accuracy, count in rows if count > 0
+    ]
+
+
+def _noise(bins: Reliability, repeats: int, across: Scale, up: Scale) -> Markup:
+    """Where 95 % of one test set's bins would lie if every confidence were right (binomial)."""
+    points = sorted(_filled(bins))
+    bands = []
+    for confidence, _, count in points:
+        half = 1.96 * math.sqrt(confidence * (1 - confidence) * repeats / count)
+        bands.append((across(confidence), up(min(confidence + half, 1.0)), up(max(confidence - half, 0.0))))
+    if len(bands) < 2:
+        return Markup("")
+    outline = [(x, high) for x, high, _ in bands] + [(x, low) for x, _, low in reversed(bands)]
+    return path(outline, "noise")
+
+
+def _errors(loss: LossResult, y: float) -> list[Markup]:
+    lines = []
+    for key, name, class_ in (("ece", "ECE", "before"), ("ece_scaled", "scaled", "after")):
+        if key in loss.scores:
+            lines.append((f"{name} {_percent(loss, key)}", class_))
+    drawn = [
+        group(
+            marker("circle", 34.0 + 84 * place, y - 4, 3.6, "hollow" if class_ == "before" else "filled"),
+            text(words, 42.0 + 84 * place, y, "small"),
+            class_=class_,
+        )
+        for place, (words, class_) in enumerate(lines)
+    ]
+    if "ece_noise_floor" in loss.scores:
+        drawn.append(text(f"noise floor {_percent(loss, 'ece_noise_floor')}", 30, y + 17, "tick"))
+    return drawn
+
+
+def _percent(loss: LossResult, key: str) -> str:
+    values = loss.scores[key]
+    return (
+        f"{number(float(values[np.isfinite(values)].mean()) * 100, 1)} %"
+        if np.isfinite(values).any()
+        else "–"
+    )
+
+
+def _spoken(loss: LossResult) -> str:
+    names = {"ece": "ECE", "ece_scaled": "after temperature scaling", "ece_noise_floor": "noise floor"}
+    return ", ".join(f"{name} {_percent(loss, key)}" for key, name in names.items() if key in loss.scores)
+
+
+def confusion(loss: LossResult, classes: Sequence[str], label: str) -> Panel | None:
+    """Rows are true classes; the diagonal is grey, errors are coloured by their share of the row."""
+    if loss.confusion is None:
+        return None
+    counts = np.asarray(loss.confusion, dtype=float)  # (C, C)
+    size = len(counts)
+    cell = min(30.0, 300.0 / size)
+    names = list(abbreviated(list(classes), 9).values())
+    left, top = 12.0 + 6.2 * max(map(len, names)), 40.0 + 6.2 * max(map(len, names))
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1.0)
+    worst = max(float((share - np.diag(np.diag(share))).max()), 1e-9)
+    cells = [
+        _confusion_cell(counts[i, j], share[i, j], worst, i == j, (left + cell * j, top + cell * i, cell))
+        for i in range(size)
+        for j in range(size)
+        if counts[i, j] > 0
+    ]
+    body = group(
+        text(label, 0, 13, "title"),
+        *cells,
+        rectangle(left, top, cell * size, cell * size, "frame"),
+        *(
+            text(name, left - 5, top + cell * (i + 0.5) + 4, text_anchor="end")
+            for i, name in enumerate(names)
+        ),
+        *(_column_name(name, left + cell * (j + 0.5), top - 6) for j, name in enumerate(names)),
+    )
+    wrong = counts.sum() - np.trace(counts)
+    spoken = f"Confusion matrix of {loss.label}: {wrong:.0f} errors of {counts.sum():.0f} test predictions"
+    return Panel(left + cell * size + 6, top + cell * size + 8, body, spoken)
+
+
+def _column_name(name: str, x: float, y: float) -> Markup:
+    if len(name) <= 2:
+        return text(name, x, y, text_anchor="middle")
+    return text(name, x + 4, y, transform=f"rotate(-90 {x + 4:.1f} {y:.1f})")
+
+
+def _confusion_cell(
+    count: float, share: float, worst: float, right: bool, place: tuple[float, float, float]
+) -> Markup:
+    x, y, cell = place
+    opacity = 0.12 + 0.28 * share if right else 0.12 + 0.78 * share / worst
+    parts = [rectangle(x, y, cell, cell, "right" if right else "wrong", opacity=round(opacity, 2))]
+    if cell >= 22:
+        strong = not right and opacity > 0.55
+        words = f"{count:.0f}" if count < 10000 else f"{count / 1000:.0f}k"
+        class_ = "count pale" if strong else "count"
+        parts.append(text(words, x + cell / 2, y + cell / 2 + 3.5, class_, text_anchor="middle"))
+    return group(*parts, element("title", f"{count:.0f}, {share * 100:.1f} % of the true class"))

@@ -1,0 +1,349 @@
+"""The figures of effects: paired differences, accuracy against calibration, learning curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from markupsafe import Markup
+
+from .svg import (
+    SHAPES,
+    Panel,
+    Scale,
+    bottom_axis,
+    element,
+    group,
+    left_axis,
+    line,
+    marker,
+    path,
+    rectangle,
+    text,
+    text_width,
+)
+from .wording import GROUPS, MARKS, Metric, abbreviated, metric, number
+
+if TYPE_CHECKING:
+    from infoloss.study.analysis import LossResult
+
+    from infoloss.study.inference import Verdict
+
+_OUTCOME_SHAPES = {"better": "up", "worse": "down", "equivalent": "square", "undecided": "circle"}
+_COLOURS = 8
+_DASHES = ("", " dashed", " dotted")
+
+
+def forest(verdicts: Sequence[Verdict], margin: float) -> Panel:
+    """Paired differences from the baseline of one question; right of zero is better, whatever the metric."""
+    shown = metric(verdicts[0].metric)
+    width, row, top, side = 352.0, 35.0, 46.0, 14.0
+    bottom = top + row * len(verdicts)
+    low, high = _extent(verdicts, margin)
+    scale = Scale(low, high, side, width - side)
+    if shown.lower_is_better:
+        scale = Scale(low, high, width - side, side)
+    body = group(
+        text(GROUPS.get(verdicts[0].question, verdicts[0].question), 0, 14, "title"),
+        text(_difference_of(shown), 0, 31, "axis"),
+        _margin_band(scale, margin, top, bottom),
+        bottom_axis(scale, top, bottom, count=4, signed=True),
+        line(scale(0.0), top, scale(0.0), bottom, "zero"),
+        *(
+            _difference(
+                verdict, scale, top + row * index, shown, abbreviated([verdict.loss], 46)[verdict.loss]
+            )
+            for index, verdict in enumerate(verdicts)
+        ),
+        text("◂ worse", side, bottom + 33, "axis"),
+        text("better ▸", width - side, bottom + 33, "axis", text_anchor="end"),
+    )
+    spoken = "; ".join(f"{verdict.loss}: {verdict.outcome}" for verdict in verdicts)
+    return Panel(width, bottom + 40, body, f"Paired differences in {shown.name}: {spoken}")
+
+
+def _difference_of(shown: Metric) -> str:
+    unit = f", {shown.difference_unit}" if shown.difference_unit else ""
+    return f"difference in {shown.name}{unit}"
+
+
+def _extent(verdicts: Sequence[Verdict], margin: float) -> tuple[float, float]:
+    """The shown range: all intervals, unless one lies so far out that it would flatten the others."""
+    ends = np.array([(*verdict.adjusted_interval, verdict.difference) for verdict in verdicts], dtype=float)
+    ends = np.where(np.isfinite(ends), ends, ends[:, 2:])  # no interval from one seed
+    ends = ends[np.isfinite(ends).all(axis=1)]
+    reach = np.abs(ends).max(axis=1) if len(ends) else np.zeros(1)
+    band = 1.3 * margin if math.isfinite(margin) else 0.0
+    limit = max(5.0 * float(np.median(reach)), 3.0 * band)
+    near = ends[reach <= limit] if limit > 0 else ends
+    low = min(-band, float(near.min()) if near.size else 0.0)
+    high = max(band, float(near.max()) if near.size else 0.0)
+    room = 0.06 * (high - low) or 1.0
+    return low - room, high + room
+
+
+def _margin_band(scale: Scale, margin: float, top: float, bottom: float) -> Markup:
+    if not math.isfinite(margin):
+        return Markup("")
+    ends = sorted((scale(-margin), scale(margin)))
+    return rectangle(ends[0], top, ends[1] - ends[0], bottom - top, "band")
+
+
+def _difference(verdict: Verdict, scale: Scale, top: float, shown: Metric, label: str) -> Markup:
+    """One row: the label above, the adjusted interval thin, the 95 % interval thick, the outcome's mark."""
+    name = group(text(label, 0, top + 13, "label halo"), element("title", verdict.sentence))
+    level = top + 24.0
+    mark = text(MARKS[verdict.outcome], 352, top + 13, f"label halo {verdict.outcome}", text_anchor="end")
+    if not math.isfinite(verdict.difference):
+        return group(name, mark, text("no difference could be computed", 176, level + 4, "small"))
+    left, right = sorted((scale.start, scale.stop))
+    at = scale(verdict.difference)
+    if not left <= at <= right:
+        return group(
+            name, mark, _beyond(verdict.difference, at, (left, right), level, shown), class_=verdict.outcome
+        )
+    return group(
+        name,
+        mark,
+        _clipped(verdict.adjusted_interval, scale, level, "adjusted"),
+        _clipped(verdict.interval, scale, level, "unadjusted"),
+        marker(
+            _OUTCOME_SHAPES[verdict.outcome],
+            at,
+            level,
+            5,
+            "hollow" if verdict.outcome == "undecided" else "filled",
+        ),
+        class_=verdict.outcome,
+    )
+
+
+def _clipped(bounds: tuple[float, float], scale: Scale, level: float, class_: str) -> Markup:
+    if not all(map(math.isfinite, bounds)):
+        return Markup("")
+    left, right = sorted((scale.start, scale.stop))
+    x1, x2 = (min(max(at, left), right) for at in sorted(map(scale, bounds)))
+    return line(x1, level, x2, level, class_)
+
+
+def _beyond(value: float, at: float, ends: tuple[float, float], level: float, shown: Metric) -> Markup:
+    """An arrow at the edge with the number, for a difference outside the shown range."""
+    inward, tip = (1.0, ends[0]) if at < ends[0] else (-1.0, ends[1])
+    words = f"{number(value, shown.digits, signed=True)}, beyond the axis"
+    return group(
+        line(tip, level, tip + inward * 16, level, "arrow"),
+        path([(tip + inward * 5, level - 4), (tip, level), (tip + inward * 5, level + 4)], "arrow curve"),
+        text(words, tip + inward * 22, level + 4, "small", text_anchor="start" if inward > 0 else "end"),
+    )
+
+
+def calibration(losses: Sequence[LossResult]) -> Panel | None:
+    """Accuracy (across) against ECE (up), before and after temperature scaling; None without both scores."""
+    drawn = [(index, loss) for index, loss in enumerate(losses) if _placed(loss)]
+    if not drawn:
+        return None
+    width, height = 620.0, 400.0
+    left, right, top, bottom = 52.0, width - 14.0, 20.0, height - 46.0
+    accuracy = [_mean(loss, "accuracy") * 100 for _, loss in drawn]
+    error = [
+        _mean(loss, key) * 100 for _, loss in drawn for key in ("ece", "ece_scaled") if key in loss.scores
+    ]
+    floors = [_mean(loss, "ece_noise_floor") * 100 for _, loss in drawn if "ece_noise_floor" in loss.scores]
+    across = Scale(*_roomy(min(accuracy), max(accuracy), 0.12), left, right)
+    up = Scale(0.0, max([*error, *floors, 0.1]) * 1.12, bottom, top)
+    floor = (
+        group(
+            line(left, up(float(np.mean(floors))), right, up(float(np.mean(floors))), "floor"),
+            text("noise floor", right, up(float(np.mean(floors))) + 13, "tick halo", text_anchor="end"),
+        )
+        if floors
+        else Markup("")
+    )
+    points = [(across(_mean(loss, "accuracy") * 100), up(_mean(loss, "ece") * 100)) for _, loss in drawn]
+    names = abbreviated([loss.label for _, loss in drawn], 30)
+    labels = _labels_apart(points, [names[loss.label] for _, loss in drawn], (left, right, top, bottom))
+    body = group(
+        left_axis(up, left, right),
+        bottom_axis(across, top, bottom, count=6),
+        floor,
+        *(_calibration_point(loss, index, across, up) for index, loss in drawn),
+        *(
+            group(label, class_=f"series-{_series(index)}")
+            for (index, _), label in zip(drawn, labels, strict=True)
+        ),
+        text("accuracy, %  ▸ better", (left + right) / 2, height - 10, "axis", text_anchor="middle"),
+        text("ECE, %  ▾ better", left - 44, 10, "axis"),
+    )
+    spoken = "; ".join(
+        f"{loss.label}: {number(_mean(loss, 'accuracy') * 100)} %, ECE {number(_mean(loss, 'ece') * 100)} %"
+        for _, loss in drawn
+    )
+    return Panel(width, height, body, f"Accuracy against calibration error: {spoken}")
+
+
+def _placed(loss: LossResult) -> bool:
+    return all(key in loss.scores and np.isfinite(loss.scores[key]).any() for key in ("accuracy", "ece"))
+
+
+def _calibration_point(loss: LossResult, index: int, across: Scale, up: Scale) -> Markup:
+    """A hollow mark as the probabilities come, a filled one after temperature scaling, ± 1 standard error across."""
+    values = loss.scores["accuracy"][np.isfinite(loss.scores["accuracy"])] * 100
+    x, y = across(float(values.mean())), up(_mean(loss, "ece") * 100)
+    error = float(values.std(ddof=1)) / math.sqrt(values.size) if values.size > 1 else 0.0
+    half = abs(across(error) - across(0.0))
+    shape = SHAPES[(index // _COLOURS) % len(SHAPES)]
+    parts = [line(x - half, y, x + half, y, "range")]
+    if "ece_scaled" in loss.scores:
+        scaled = up(_mean(loss, "ece_scaled") * 100)
+        parts += [line(x, y, x, scaled, "range"), marker(shape, x, scaled, 4.5, "filled")]
+    parts += [marker(shape, x, y, 4.5, "hollow"), element("title", loss.label)]
+    return group(*parts, class_=f"series-{_series(index)}")
+
+
+def _labels_apart(
+    points: Sequence[tuple[float, float]], words: Sequence[str], frame: tuple[float, float, float, float]
+) -> list[Markup]:
+    """A place for each label beside its point that covers no other label or point, with a leader if far."""
+    left, right, top, bottom = frame
+    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
+    placed: list[Markup] = []
+    for (x, y), label in zip(points, words, strict=True):
+        width = text_width(label)
+        best: tuple[float, tuple[float, float, float, float]] | None = None
+        for reach in (0.0, 14.0, 28.0, 44.0, 62.0, 84.0, 108.0):
+            for dx, dy in ((1, 0), (-1, 0), (1, -1), (-1, -1), (1, 1), (-1, 1), (0, -1), (0, 1)):
+                start = x + dx * (10 + reach * 0.5) - (width if dx < 0 else width / 2 if dx == 0 else 0)
+                middle = y + dy * (13 + reach)
+                box = (start, middle - 7, start + width, middle + 7)
+                outside = max(left - box[0], box[2] - right, top - box[1], box[3] - bottom, 0.0)
+                cost = reach + 40 * sum(_overlaps(box, other) for other in taken) + 10 * outside
+                if best is None or cost < best[0]:
+                    best = (cost, box)
+        assert best is not None
+        box = best[1]
+        taken.append(box)
+        anchor = min(max(x, box[0]), box[2]), (box[1] + box[3]) / 2
+        far = math.hypot(anchor[0] - x, anchor[1] - y) > 20
+        leader = path([(x, y), anchor], "leader") if far else Markup("")
+        placed.append(group(leader, text(label, box[0], box[3] - 3, "small halo")))
+    return placed
+
+
+def _overlaps(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def curves(losses: Sequence[LossResult], key: str, title: str) -> Panel | None:
+    """One validation score over the epochs, means over seeds; a dot marks the mean best epoch."""
+    drawn = [
+        (index, loss, loss.curve["epoch"], _in_percent(loss.curve[key], key))
+        for index, loss in enumerate(losses)
+        if {"epoch", key} <= loss.curve.keys() and np.isfinite(loss.curve[key]).any()
+    ]
+    if not drawn:
+        return None
+    width, height = 530.0, 330.0
+    left, right, top, bottom = 46.0, width - 150.0, 30.0, height - 42.0
+    across = Scale(
+        *_roomy(min(e.min() for *_, e, _ in drawn), max(e.max() for *_, e, _ in drawn), 0.0), left, right
+    )
+    low, high, logarithmic = _curve_range([values for *_, values in drawn], rising="accuracy" in key)
+    up = Scale(low, high, bottom, top, logarithmic)
+    frame = f"frame-{key}"
+    names = abbreviated([loss.label for _, loss, *_ in drawn], 21)
+    body = group(
+        element("clipPath", rectangle(left, top, right - left, bottom - top, "frame"), id=frame),
+        text(title, 0, 14, "title"),
+        left_axis(up, left, right),
+        bottom_axis(across, top, bottom),
+        group(
+            *(_curve(loss, index, across, up, epochs, values) for index, loss, epochs, values in drawn),
+            clip_path=f"url(#{frame})",
+        ),
+        *_end_labels(
+            [(index, names[loss.label], up(_last(values))) for index, loss, _, values in drawn],
+            (right, top, bottom),
+        ),
+        text("epoch", (left + right) / 2, height - 8, "axis", text_anchor="middle"),
+    )
+    return Panel(
+        width, height, body, f"{title} over the epochs for {', '.join(loss.label for _, loss, *_ in drawn)}"
+    )
+
+
+def _in_percent(values: np.ndarray, key: str) -> np.ndarray:
+    return values * 100 if "accuracy" in key else values
+
+
+def _last(values: np.ndarray) -> float:
+    return float(values[np.isfinite(values)][-1])
+
+
+def _curve_range(curves: Sequence[np.ndarray], *, rising: bool) -> tuple[float, float, bool]:
+    """The range after the first tenth of the epochs, so that the start does not flatten what matters."""
+    late = np.concatenate([values[len(values) // 10 :] for values in curves])
+    late = late[np.isfinite(late)]
+    low, high = float(late.min()), float(late.max())
+    if rising:
+        low, high = _roomy(low, high, 0.05)
+        return low, min(high, 100.5), False
+    if low > 0 and high > 8 * low:
+        return low * 0.9, high * 1.1, True
+    return *_roomy(low, high, 0.06), False
+
+
+def _curve(
+    loss: LossResult, index: int, across: Scale, up: Scale, epochs: np.ndarray, values: np.ndarray
+) -> Markup:
+    finite = np.isfinite(values)
+    points = [(across(float(e)), up(float(v))) for e, v in zip(epochs[finite], values[finite], strict=True)]
+    dash = _DASHES[(index // _COLOURS) % len(_DASHES)]
+    parts = [path(points, f"curve{dash}{' thick' if loss.baseline else ''}")]
+    best = loss.cost.get("best_epoch", math.nan)
+    if math.isfinite(best):
+        height = float(np.interp(best, epochs[finite], values[finite]))
+        parts.append(marker("circle", across(best), up(height), 3.5, "filled"))
+    return group(*parts, element("title", loss.label), class_=f"series-{_series(index)}")
+
+
+def _end_labels(ends: Sequence[tuple[int, str, float]], frame: tuple[float, float, float]) -> list[Markup]:
+    """Names at the curves' ends, pushed apart, each tied to its curve."""
+    right, top, bottom = frame
+    gap = min(15.0, (bottom - top) / max(len(ends), 1))
+    ordered = sorted(ends, key=lambda end: end[2])
+    heights = [min(max(height, top), bottom) for *_, height in ordered]
+    placed: list[float] = []
+    for height in heights:
+        placed.append(max(height, placed[-1] + gap) if placed else height)
+    floor = bottom
+    for position in range(len(placed) - 1, -1, -1):
+        placed[position] = min(placed[position], floor)
+        floor = placed[position] - gap
+    return [
+        group(
+            path([(right, start), (right + 10, y), (right + 14, y)], "leader"),
+            text(name, right + 18, y + 4, "small"),
+            class_=f"series-{_series(index)}",
+        )
+        for (index, name, _), start, y in zip(ordered, heights, placed, strict=True)
+    ]
+
+
+def _series(index: int) -> int:
+    """The baseline comes first and is drawn in ink; the others take turns."""
+    return 0 if index == 0 else (index - 1) % _COLOURS + 1
+
+
+def _mean(loss: LossResult, key: str) -> float:
+    values = loss.scores[key]
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else math.nan
+
+
+def _roomy(low: float, high: float, share: float) -> tuple[float, float]:
+    room = share * (high - low)
+    if high == low:
+        room = abs(high) * 0.01 or 1.0
+    return low - room, high + room

@@ -1,0 +1,138 @@
+"""The paragraph that says what was done, fit for a paper, and the one that says what it means."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from .bibliography import Source, loss_keys, method_keys
+from .tables import questions
+from .wording import GROUPS, counted, listed, metric, plain
+
+if TYPE_CHECKING:
+    from infoloss.study.analysis import Analysis
+
+
+def scope(analysis: Analysis) -> str:
+    """What the verdict is about, and what it is not."""
+    if not analysis.verdicts:
+        return "There is no verdict: it takes a baseline and at least one other loss with paired seeds."
+    covers = list(dict.fromkeys(verdict.covers for verdict in analysis.verdicts if not verdict.identical))
+    sentences = [
+        f"The verdicts are about this data source ({analysis.data.get('name', 'the data')}) and this recipe: what to "
+        "expect of these losses on new data from the same source, trained in the same way.",
+        f"The intervals cover: {'; '.join(covers)}." if covers else "All predictions were identical.",
+        "Better or worse means that the interval adjusted for all verdicts together (Holm) excludes zero. "
+        f"Equivalent means that the 90 % interval lies within the margin{_margins(analysis)}, which was fixed before "
+        "running. Undecided means neither: the data do not tell.",
+        "Labels, probabilities as they come and probabilities after temperature scaling are three questions with "
+        "three answers; a loss may win one and lose another.",
+        "Nothing here says that a loss is better on other data, with another model or another budget.",
+    ]
+    return " ".join(sentences)
+
+
+def _margins(analysis: Analysis) -> str:
+    asked = dict.fromkeys(key for _, key in questions(analysis))
+    parts = [
+        f"±{plain(width)} {metric(key).difference_unit} in {_named(key)}".replace("  ", " ")
+        for key in asked
+        if math.isfinite(width := analysis.margins.get(key, math.nan))
+    ]
+    return f" ({listed(parts)})" if parts else ""
+
+
+def _named(key: str) -> str:
+    return f"{metric(key).name} after temperature scaling" if key.endswith("_scaled") else metric(key).name
+
+
+def paragraph(analysis: Analysis, catalogue: Mapping[str, Source]) -> str:
+    """The methods paragraph; citation keys in brackets are those of references.bib."""
+    cited, methods = loss_keys(analysis, catalogue), method_keys(analysis)
+    sentences = [_compared(analysis, cited), _data(analysis), *_training(analysis), _tuning(analysis)]
+    if analysis.verdicts:
+        sentences.append(_inference(analysis, methods))
+    if "guo2017" in methods:
+        sentences.append("Temperatures were fitted on the validation rows [guo2017].")
+    sentences.append(_versions(analysis))
+    return " ".join(filter(None, sentences))
+
+
+def _compared(analysis: Analysis, cited: Mapping[str, str]) -> str:
+    others = [loss for loss in analysis.losses if not loss.baseline]
+    names = [_cite(loss.label, [cited[name] for name in loss.entries if name in cited]) for loss in others]
+    if not names:
+        return f"We trained one loss, {analysis.baseline}."
+    return (
+        f"We compared {counted(len(others), 'loss')} with the baseline {analysis.baseline}: {listed(names)}."
+    )
+
+
+def _cite(words: str, keys: list[str]) -> str:
+    return f"{words} [{', '.join(dict.fromkeys(keys))}]" if keys else words
+
+
+def _data(analysis: Analysis) -> str:
+    data = analysis.data
+    sizes = [f"{data[key]} {key}" for key in ("rows", "features", "classes") if key in data]
+    described = f" ({listed(sizes)})" if sizes else ""
+    return f"The data were {data['name']}{described}." if "name" in data else ""
+
+
+_PHRASES = {
+    "split": "Split: {}.",
+    "model": "Model: {}.",
+    "optimiser": "Optimiser: {}.",
+    "epochs": "Epochs: {}.",
+    "selection": "Selection: {}.",
+}
+
+
+def _training(analysis: Analysis) -> list[str]:
+    said = [
+        words.format(analysis.protocol[key]) for key, words in _PHRASES.items() if key in analysis.protocol
+    ]
+    paired = (
+        "For each seed all losses shared the split, initial weights and batches; "
+        f"{_seeds(analysis)} were run for each loss and the test rows were scored once per run."
+    )
+    return [*said, paired] if any(loss.curve for loss in analysis.losses) else said
+
+
+def _seeds(analysis: Analysis) -> str:
+    sizes = sorted({len(loss.seeds) for loss in analysis.losses})
+    return counted(sizes[0], "seed") if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} seeds"
+
+
+def _tuning(analysis: Analysis) -> str:
+    if not analysis.tuned:
+        return "No hyper-parameter was tuned, so the study gives no verdict on rank."
+    grid = sorted({rate for loss in analysis.losses for rate in loss.tuning})
+    if not grid:
+        return ""
+    rates = listed([plain(rate) for rate in grid])
+    return (
+        f"Every loss, the baseline included, had the same learning rates to choose from ({rates}), chosen by "
+        f"validation {_named(analysis.primary_metric)} with seeds of their own."
+    )
+
+
+def _inference(analysis: Analysis, methods: list[str]) -> str:
+    covers = list(dict.fromkeys(verdict.covers for verdict in analysis.verdicts if not verdict.identical))
+    asked = listed([f"{GROUPS.get(about, about)} ({metric(key).name})" for about, key in questions(analysis)])
+    nadeau = " [nadeau2003]" if "nadeau2003" in methods else ""
+    variance = f" covering {'; '.join(covers)} [bouthillier2021]{nadeau}" if covers else ""
+    return (
+        f"We judged paired differences from the baseline in {asked} by intervals{variance}, adjusted over all "
+        f"{len(analysis.verdicts)} verdicts [holm1979]; equivalence was judged by two one-sided tests at 5 % "
+        f"[schuirmann1987] with margins fixed in advance{_margins(analysis)}."
+    )
+
+
+def _versions(analysis: Analysis) -> str:
+    named = {"infoloss": "infoloss", "torch": "PyTorch", "numpy": "NumPy", "python": "Python"}
+    parts = [
+        f"{name} {analysis.environment[key]}" for key, name in named.items() if key in analysis.environment
+    ]
+    return f"Software: {listed(parts)}." if parts else ""

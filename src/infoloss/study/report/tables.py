@@ -1,0 +1,344 @@
+"""The tables of a study: verdicts, scores, recall, cost, tuning, failures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .table import Body, Cell, Column, Table, code
+from .wording import (
+    GROUPS,
+    MARKS,
+    Metric,
+    interval,
+    margin,
+    mean_and_spread,
+    metric,
+    metrics,
+    number,
+    outcome,
+    p_value,
+    plain,
+    question,
+    remedy,
+    seed_count,
+)
+
+if TYPE_CHECKING:
+    from infoloss.study.analysis import Analysis, LossResult
+
+    from infoloss.study.inference import Verdict
+
+REFERENCE = "reference line, never in the verdict"
+
+
+def questions(analysis: Analysis) -> list[tuple[str, str]]:
+    """The (question, metric) pairs that the verdicts answer, in the study's order."""
+    return list(dict.fromkeys((verdict.question, verdict.metric) for verdict in analysis.verdicts))
+
+
+def verdicts(analysis: Analysis) -> Table:
+    """Loss × question: the outcome in words and colour, the difference, its adjusted interval."""
+    asked = questions(analysis)
+    given = {(verdict.loss, verdict.question, verdict.metric): verdict for verdict in analysis.verdicts}
+    columns = [Column("loss", numeric=False)]
+    columns += [
+        Column(question(about), note=_asked(metric(key), analysis), numeric=False) for about, key in asked
+    ]
+    rows = []
+    for loss in analysis.losses:
+        cells = [given.get((loss.label, about, key)) for about, key in asked]
+        if loss.baseline:
+            rows.append((_name(loss), *(_level(loss, key) for _, key in asked)))
+        elif any(cells):
+            rows.append((_name(loss), *(_verdict(cell) for cell in cells)))
+    caption = (
+        f"Difference from {analysis.baseline}, paired by seed, with the interval adjusted for all "
+        f"{len(analysis.verdicts)} verdicts (Holm), {seed_count([v.seeds for v in analysis.verdicts])}."
+    )
+    return Table("verdicts", caption, tuple(columns), (Body(tuple(rows)),), layout="cards")
+
+
+def _asked(shown: Metric, analysis: Analysis) -> str:
+    unit = f" {shown.difference_unit}" if shown.difference_unit else ""
+    width = analysis.margins.get(shown.key, math.nan)
+    bounds = f", margin ±{plain(width)}{unit}" if math.isfinite(width) else ""
+    return f"{shown.name}, {shown.direction}{bounds}"
+
+
+def _name(loss: LossResult) -> Cell:
+    return Cell(loss.label, ("baseline",) if loss.baseline else (), order=loss.label, code=True)
+
+
+def _level(loss: LossResult, key: str) -> Cell:
+    """Where the baseline itself stands."""
+    if key not in loss.scores:
+        return Cell("–", kind="level")
+    mean, spread = mean_and_spread(loss.scores[key], key)
+    unit = {"percent": "%", "nats": "nats", "number": ""}[metric(key).unit]
+    return Cell(
+        f"{mean} {unit}".strip(), (f"{spread} sd, n = {len(loss.scores[key])}".strip(),), kind="level"
+    )
+
+
+def _verdict(verdict: Verdict | None) -> Cell:
+    if verdict is None:
+        return Cell("no verdict", kind="none")
+    shown = metric(verdict.metric)
+    words = f"{MARKS[verdict.outcome]} {outcome(verdict)}"
+    order = -verdict.difference if shown.lower_is_better else verdict.difference
+    if verdict.identical:
+        return Cell(words, (f"difference exactly 0, n = {verdict.seeds}",), kind=verdict.outcome, order=order)
+    size = f"{number(verdict.difference, shown.digits, signed=True)} {shown.difference_unit}".strip()
+    bounds = _bounds(verdict.adjusted_interval, shown.digits)
+    details = (size, f"{bounds}, n = {verdict.seeds}", remedy(verdict))
+    return Cell(words, tuple(filter(None, details)), kind=verdict.outcome, order=order)
+
+
+def _bounds(bounds: tuple[float, float], digits: int) -> str:
+    return interval(bounds, digits) if all(map(math.isfinite, bounds)) else "no interval"
+
+
+def verdict_numbers(analysis: Analysis) -> Table:
+    """Every number behind every verdict, one row each."""
+    heads = (
+        Column("loss", numeric=False),
+        Column("question", numeric=False),
+        Column("outcome", numeric=False),
+        Column("difference"),
+        Column("95 %", note="unadjusted"),
+        Column("adjusted", note="Holm"),
+        Column("90 %", note="equivalence"),
+        Column("margin"),
+        Column("standard error"),
+        Column("p"),
+        Column("adjusted p"),
+        Column("n"),
+        Column("more seeds"),
+    )
+    rows = tuple(_numbers(verdict, analysis) for verdict in analysis.verdicts)
+    caption = (
+        "Each verdict with its intervals; differences in points for accuracies and in nats for NLL; "
+        "n is the number of paired seeds."
+    )
+    return Table("verdict-numbers", caption, heads, (Body(rows),), folded="All numbers behind the verdicts")
+
+
+def _numbers(verdict: Verdict, analysis: Analysis) -> tuple[Cell, ...]:
+    shown = metric(verdict.metric)
+    digits = shown.digits
+    more = (
+        ""
+        if verdict.outcome != "undecided"
+        else "–"
+        if verdict.more_seeds is None
+        else str(verdict.more_seeds)
+    )
+    return (
+        Cell(verdict.loss, code=True, order=verdict.loss),
+        Cell(f"{GROUPS.get(verdict.question, verdict.question)} ({shown.name})", order=verdict.question),
+        Cell(outcome(verdict), kind=f"word {verdict.outcome}", order=verdict.outcome),
+        Cell(number(verdict.difference, digits, signed=True), order=verdict.difference),
+        Cell(_bounds(verdict.interval, digits)),
+        Cell(_bounds(verdict.adjusted_interval, digits)),
+        Cell(_bounds(verdict.equivalence_interval, digits)),
+        Cell(plain(margin(verdict, analysis.margins))),
+        Cell(number(verdict.standard_error, digits + 1), order=verdict.standard_error),
+        Cell(p_value(verdict.p_value), order=verdict.p_value),
+        Cell(p_value(verdict.adjusted_p_value), order=verdict.adjusted_p_value),
+        Cell(str(verdict.seeds), order=float(verdict.seeds)),
+        Cell(more, order=float(verdict.more_seeds or 0)),
+    )
+
+
+def paper_verdicts(analysis: Analysis) -> Table | None:
+    """The verdicts as narrow as a column of text allows, one row each; None where there are none."""
+    if not analysis.verdicts:
+        return None
+    heads = ("loss", "question", "outcome", "difference", "adjusted interval", "n", "more seeds")
+    keep = ("loss", "question", "outcome", "difference", "adjusted", "n", "more seeds")
+    full = verdict_numbers(analysis)
+    places = [[column.head for column in full.columns].index(head) for head in keep]
+    columns = tuple(
+        Column(head, numeric=full.columns[place].numeric) for head, place in zip(heads, places, strict=True)
+    )
+    rows = tuple(tuple(row[place] for place in places) for row in full.bodies[0].rows)
+    caption = (
+        f"Difference from {analysis.baseline}, paired by seed, in points for accuracies and nats for NLL; intervals "
+        "adjusted for all verdicts (Holm); n paired seeds; more seeds needed where undecided (–: no number suffices)."
+    )
+    return Table("verdicts", caption, columns, (Body(rows),))
+
+
+def scores(analysis: Analysis) -> Table:
+    """Mean ± standard deviation of every metric; the reference lines apart."""
+    keys = list(dict.fromkeys(key for loss in analysis.losses for key in loss.scores))
+    shown = metrics(keys)
+    judged = {key for _, key in questions(analysis)}
+    columns = [Column("loss", numeric=False), Column("n")]
+    columns += [
+        Column(
+            f"{entry.name}{', %' if entry.unit == 'percent' else ''}",
+            note="verdict" if entry.key in judged else "exploratory",
+            group=GROUPS.get(entry.question, ""),
+        )
+        for entry in shown
+    ]
+    bodies = [Body(tuple(_scores(_name(loss), loss.scores, shown) for loss in analysis.losses))]
+    if analysis.references:
+        rows = tuple(
+            _scores(Cell(line.name, order=line.name), line.scores, shown) for line in analysis.references
+        )
+        bodies.append(Body(rows, heading=f"Reference lines on the same splits, each a {REFERENCE}"))
+    caption = (
+        "Mean ± standard deviation over n seeds on the test rows. Columns marked verdict are what the study "
+        "judges; those marked exploratory were not corrected for their number and decide nothing."
+    )
+    return Table("scores", caption, tuple(columns), tuple(bodies))
+
+
+def _scores(name: Cell, values: dict[str, np.ndarray], shown: Sequence[Metric]) -> tuple[Cell, ...]:
+    n = max((len(value) for value in values.values()), default=0)
+    cells = [name, Cell(str(n), order=float(n))]
+    for entry in shown:
+        if entry.key not in values:
+            cells.append(Cell("–"))
+            continue
+        mean, spread = mean_and_spread(values[entry.key], entry.key)
+        finite = values[entry.key][np.isfinite(values[entry.key])]
+        missing = (f"n = {finite.size}",) if 0 < finite.size < n else ()
+        order = float(finite.mean()) if finite.size else math.nan
+        cells.append(Cell(mean, tuple(filter(None, (spread, *missing))), order=order))
+    return tuple(cells)
+
+
+def recall(analysis: Analysis, classes: Sequence[str]) -> Table | None:
+    """Recall of each class, mean over seeds; None where no loss has it."""
+    measured = [
+        (loss, loss.per_class_recall) for loss in analysis.losses if loss.per_class_recall is not None
+    ]
+    if not measured:
+        return None
+    lowest = min(float(np.nanmin(values)) for _, values in measured)
+    rows = tuple(
+        (_name(loss), *(_recall(float(value), lowest) for value in values)) for loss, values in measured
+    )
+    columns = (Column("loss", numeric=False), *(Column(name) for name in classes))
+    caption = (
+        "Recall of each class in %, mean over seeds, exploratory; darker is lower. "
+        f"{seed_count([len(loss.seeds) for loss, _ in measured]).capitalize()}."
+    )
+    return Table("recall", caption, columns, (Body(rows),))
+
+
+def _recall(value: float, lowest: float) -> Cell:
+    heat = (1.0 - value) / (1.0 - lowest) if lowest < 1.0 and math.isfinite(value) else 0.0
+    return Cell(number(value * 100, 1), order=value, heat=round(heat, 2))
+
+
+_COSTS = {
+    "seconds": ("seconds a run", 1),
+    "step_milliseconds": ("milliseconds a step", 2),
+    "peak_memory_mib": ("peak memory, MiB", 0),
+    "best_epoch": ("best epoch", 1),
+}
+
+
+def cost(analysis: Analysis) -> Table | None:
+    """What a run takes, mean over seeds; None where nothing was timed."""
+    keys = [key for key in _COSTS if any(key in loss.cost for loss in analysis.losses)]
+    if not keys:
+        return None
+    base = next((loss.cost for loss in analysis.losses if loss.baseline), {})
+    rows = tuple(
+        (_name(loss), Cell(str(len(loss.seeds))), *(_cost(loss, key, base) for key in keys))
+        for loss in analysis.losses
+    )
+    columns = (Column("loss", numeric=False), Column("n"), *(Column(_COSTS[key][0]) for key in keys))
+    caption = "Cost of the final runs, means over n seeds; × is the ratio to the baseline."
+    return Table("cost", caption, columns, (Body(rows),))
+
+
+def _cost(loss: LossResult, key: str, base: dict[str, float]) -> Cell:
+    value, unit = loss.cost.get(key, math.nan), base.get(key, math.nan)
+    timed = key in ("seconds", "step_milliseconds") and not loss.baseline
+    ratio = (f"× {number(value / unit, 2)}",) if timed and unit > 0 and math.isfinite(value) else ()
+    return Cell(number(value, _COSTS[key][1]), ratio, order=value)
+
+
+def tuning(analysis: Analysis) -> Table | None:
+    """Mean validation score of each learning rate; the chosen one is marked, an edge of the grid is said."""
+    grid = sorted({rate for loss in analysis.losses for rate in loss.tuning})
+    if not grid and all(loss.learning_rate is None for loss in analysis.losses):
+        return None
+    columns = (
+        Column("loss", numeric=False),
+        Column("chosen"),
+        *(Column(plain(rate)) for rate in grid),
+        Column("on the grid’s edge?", numeric=False),
+    )
+    rows = tuple(
+        (
+            _name(loss),
+            Cell("–" if loss.learning_rate is None else plain(loss.learning_rate), order=loss.learning_rate),
+            *(_trial(loss, rate, analysis.primary_metric) for rate in grid),
+            Cell(_edge(loss)),
+        )
+        for loss in analysis.losses
+    )
+    entry = metric(analysis.primary_metric)
+    unit = " in %" if entry.unit == "percent" else ""
+    caption = (
+        f"Mean validation {entry.name}{unit} of each learning rate over the tuning seeds; the chosen one is marked ✓. "
+        "The test set had no part in the choice."
+    )
+    return Table("tuning", caption, columns, (Body(rows),))
+
+
+def _trial(loss: LossResult, rate: float, key: str) -> Cell:
+    value = loss.tuning.get(rate, math.nan)
+    words = number(value * metric(key).factor, metric(key).digits)
+    chosen = loss.learning_rate is not None and math.isclose(rate, loss.learning_rate)
+    return Cell(f"✓ {words}" if chosen else words, kind="chosen" if chosen else "", order=value)
+
+
+def _edge(loss: LossResult) -> str:
+    tried = sorted(loss.tuning)
+    if len(tried) < 2 or loss.learning_rate is None:
+        return "not tuned"
+    if math.isclose(loss.learning_rate, tried[0]):
+        return "yes, the lowest: a lower one might be better"
+    if math.isclose(loss.learning_rate, tried[-1]):
+        return "yes, the highest: a higher one might be better"
+    return "no"
+
+
+def failures(analysis: Analysis) -> Table | None:
+    """Every failed or diverged run; None where all ran through."""
+    rows = tuple((_name(loss), Cell(failure)) for loss in analysis.losses for failure in loss.failures)
+    if not rows:
+        return None
+    total = f"{len(rows)} run{'s' if len(rows) > 1 else ''}"
+    columns = (Column("loss", numeric=False), Column("what happened", numeric=False))
+    return Table("failures", f"{total} failed or diverged. They are results too.", columns, (Body(rows),))
+
+
+def expressions(analysis: Analysis) -> Table:
+    """What each label stands for, with every parameter."""
+    columns = (
+        Column("loss", numeric=False),
+        Column("expression", numeric=False),
+        Column("formula", numeric=False),
+    )
+    rows = tuple((_name(loss), code(loss.expression), Cell(loss.formula)) for loss in analysis.losses)
+    return Table("losses", "The losses compared, with every parameter.", columns, (Body(rows),))
+
+
+def pairs(key: str, caption: str, values: Mapping[str, str]) -> Table:
+    """Names and values, such as the protocol."""
+    columns = (Column("", numeric=False), Column("", numeric=False))
+    rows = tuple((Cell(name.replace("_", " ")), Cell(value)) for name, value in values.items())
+    return Table(key, caption, columns, (Body(rows),), layout="pairs")
