@@ -114,19 +114,19 @@ def _stratified(target: np.ndarray, wanted: np.ndarray, keys: np.ndarray) -> np.
     for start, stop in pairwise(edges.tolist()):
         ideal = (stop - start) * wanted + owed
         counts = _apportioned(stop - start, ideal)
-        owed = ideal - counts
+        owed = np.clip(ideal - counts, -1, 1)
         part[order[start:stop]] = np.repeat(np.arange(len(wanted)), counts)
     return part
 
 
 def _apportioned(total: int, ideal: np.ndarray) -> np.ndarray:
-    """Whole numbers ≥ 1 near the ideal ones that sum to the total (largest remainders)."""
-    counts = np.maximum(np.floor(ideal + 1e-9), 0).astype(int)
-    for position in np.argsort(-(ideal - counts), kind="stable")[: total - counts.sum()]:
-        counts[position] += 1
-    while counts.min() < 1 and total >= len(wanted):
-        counts[counts.argmax()] -= 1
-        counts[counts.argmin()] += 1
+    """Whole numbers near the ideal ones that sum to the total, each at least 1 if the total allows it."""
+    counts = np.maximum(np.floor(ideal + 1e-9), min(1, total // len(ideal))).astype(int)
+    while counts.sum() < total:
+        counts[np.argmax(ideal - counts)] += 1
+    while counts.sum() > total:
+        spare = counts > min(1, total // len(ideal))
+        counts[np.argmax(np.where(spare, counts - ideal, -np.inf))] -= 1
     return counts
 
 

@@ -29,7 +29,7 @@ def checked(log_probabilities: Any, target: Any) -> tuple[np.ndarray, np.ndarray
             f"row {row} of log_probabilities has probabilities that sum to {total[row]:.4g}; expected 1 "
             "(pass log_softmax(logits), not logits)"
         )
-    return log_p, labels(target, *log_p.shape, "target")
+    return log_p, labels(target, len(log_p), log_p.shape[1], "target")
 
 
 def labels(values: Any, rows: int, classes: int, what: str) -> np.ndarray:

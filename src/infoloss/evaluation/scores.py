@@ -66,7 +66,7 @@ def scores(
         (1.0, 0.4904)
     """
     log_p, codes = checked(log_probabilities, target)
-    decided = labels(decision, *log_p.shape, "decision")
+    decided = labels(decision, len(codes), log_p.shape[1], "decision")
     table = confusion(codes, decided, log_p.shape[1])
     found = {
         "accuracy": float((decided == codes).mean()),
@@ -112,7 +112,7 @@ def contributions(
     if metric not in CONTRIBUTING:
         near = difflib.get_close_matches(metric, CONTRIBUTING, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"metric={metric!r} is no mean over rows{hint} Expected {', '.join(CONTRIBUTING)}")
+        raise ValueError(f"metric={metric!r} is no mean over rows{hint}; expected {', '.join(CONTRIBUTING)}")
     log_p, codes = checked(log_probabilities, target)
     if metric.endswith("_scaled"):
         if validation is None:
@@ -122,9 +122,9 @@ def contributions(
         return _nll(log_p, codes)
     if metric.startswith("brier"):
         return _brier(log_p, codes)
-    right = (labels(decision, *log_p.shape, "decision") == codes).astype(np.float64)
+    right = (labels(decision, len(codes), log_p.shape[1], "decision") == codes).astype(np.float64)
     if metric == "accuracy":
-        return right
+        return np.asarray(right)
     rows = np.bincount(codes)
     return np.asarray(right * len(codes) / (np.count_nonzero(rows) * rows[codes]))
 
