@@ -165,7 +165,8 @@ def _hard_rows(target: Tensor, shape: torch.Size) -> Tensor:
 def _soft_rows(target: Tensor, logits: Tensor, z: Tensor) -> Tensor:
     if target.shape != logits.shape:
         raise ValueError(
-            f"a target of probabilities must have the logits' shape {tuple(logits.shape)}, got {tuple(target.shape)}"
+            f"a target of probabilities must have the logits' shape {tuple(logits.shape)}, "
+            f"got {tuple(target.shape)}"
         )
     return class_rows(target).to(z.dtype)
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from infoloss.expression import parse
-from infoloss.terms import Term, Value
+from infoloss.rows import Value
+from infoloss.terms import Term
 
 __all__ = ["Criterion"]
 
@@ -23,8 +24,8 @@ class Criterion(nn.Module):
         **coefficients: a number or 0-d tensor for each named coefficient, one number a class for an
             unbound ``counts`` or ``prior``.
 
-    Coefficients have the default dtype, are part of the ``state_dict``, and are attributes: ``criterion.beta.fill_(0.2)``
-    schedules one, without recompiling a compiled criterion.
+    Coefficients have the default dtype, are part of the ``state_dict``, and are attributes:
+    ``criterion.beta.fill_(0.2)`` schedules one, without recompiling a compiled criterion.
 
     >>> import torch, infoloss as il
     >>> criterion = il.Criterion("cross_entropy + beta*entropy", beta=0.1)

@@ -220,8 +220,8 @@ def symmetric_cross_entropy(*, alpha: float = 0.1, beta: float = 1.0, floor: flo
 
         α (L − z_y) + β Σ q_j (−ln max(t_j, ε))
 
-    The same function as MIX-ENT. Gradient for hard labels: (α + β A p)(q_j − 1[j=y]), A = −ln ε. Not proper for
-    β ≠ 0. Soft targets: its own formula. Cost: as MIX-ENT.
+    The same function as MIX-ENT. Gradient for hard labels: (α + β A p)(q_j − 1[j=y]), A = −ln ε. Not
+    proper for β ≠ 0. Soft targets: its own formula. Cost: as MIX-ENT.
 
     Args:
         alpha, beta: the defaults are the paper's for CIFAR-10.
@@ -536,8 +536,8 @@ def normalized_cross_entropy() -> Term:
 
         (L − z_y) / (C·L − Σ z_j)
 
-    In [0, 1]. Gradient: (q_j − 1[j=y] − ℓ(C q_j − 1)) / (C·L − Σz). Not proper. Soft targets: expected. Cost: one
-    pass; Σe^u, Σz, z_y.
+    In [0, 1]. Gradient: (q_j − 1[j=y] − ℓ(C q_j − 1)) / (C·L − Σz). Not proper. Soft targets: expected.
+    Cost: one pass; Σe^u, Σz, z_y.
 
     Source: Ma et al., arXiv 2006.13554.
 

@@ -13,36 +13,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["STATISTICS", "Definition", "Moments"]
+__all__ = ["MOMENTS", "STATISTICS", "Definition", "Moments"]
 
+Moments = dict[str, Tensor]
+"""Moments by name, each of shape (N,), float64 (float32 on devices that have no float64)."""
 
-class Moments(NamedTuple):
-    """Moments of N rows under one view; each field has shape (N,), and is None where not needed.
-
-    ``maximum`` is a constant where the logits are differentiated: every statistic is exact for any
-    centre. Rows are float64 (float32 on devices that have no float64).
-    """
-
-    maximum: Tensor  # m
-    peak: Tensor | None = None  # m with its gradient, 1[j = argmax]
-    classes: Tensor | None = None  # the number of unmasked classes
-    exp_sum: Tensor | None = None  # Σ e^u
-    exp_logit_sum: Tensor | None = None  # Σ u e^u
-    exp_square_sum: Tensor | None = None  # Σ e^2u
-    logit_sum: Tensor | None = None  # Σ z
-    logit_square_sum: Tensor | None = None  # Σ z²
-    label_logit: Tensor | None = None  # u_y, or Σ t u
-    label_logit_square: Tensor | None = None  # z_y², or Σ t z²
-    label_exp: Tensor | None = None  # e^u_y, or Σ t e^u
-    label_log_exp: Tensor | None = None  # Σ e^u ln max(t, floor)
-    label_entropy: Tensor | None = None  # −Σ t ln t, 0 for hard labels
-    label_square_sum: Tensor | None = None  # Σ t², 1 for hard labels
-    label_masked: Tensor | None = None  # whether a class that the target wants is masked
+MOMENTS: dict[str, str] = {
+    "maximum": "m, a constant where the logits are differentiated: any centre gives the same statistics",
+    "peak": "m with its gradient 1[j = argmax]",
+    "classes": "the number of unmasked classes",
+    "exp_sum": "Σ e^u",
+    "exp_logit_sum": "Σ u e^u",
+    "exp_square_sum": "Σ e^2u",
+    "logit_sum": "Σ z",
+    "logit_square_sum": "Σ z²",
+    "label_logit": "u_y, or Σ t u",
+    "label_logit_square": "z_y², or Σ t z²",
+    "label_exp": "e^u_y, or Σ t e^u",
+    "label_log_exp": "Σ e^u ln max(t, floor)",
+    "label_entropy": "−Σ t ln t, 0 for hard labels",
+    "label_square_sum": "Σ t², 1 for hard labels",
+    "label_masked": "whether a class that the target wants is masked",
+}
+"""What a kernel can compute of a row z with hard label y or soft target t."""
 
 
 @dataclass(frozen=True)
@@ -60,52 +57,51 @@ class Definition:
 
 
 def _lse(m: Moments) -> Tensor:
-    return m.maximum + torch.log(m.exp_sum)  # type: ignore[arg-type]
+    return m["maximum"] + torch.log(m["exp_sum"])
 
 
 def _target_logit(m: Moments) -> Tensor:
-    return m.maximum + m.label_logit  # type: ignore[operator]
+    return m["maximum"] + m["label_logit"]
 
 
 def _target_probability(m: Moments) -> Tensor:
-    return m.label_exp / m.exp_sum  # type: ignore[operator]
+    return m["label_exp"] / m["exp_sum"]
 
 
 def _expected_logit(m: Moments) -> Tensor:
-    return m.maximum + m.exp_logit_sum / m.exp_sum  # type: ignore[operator]
+    return m["maximum"] + m["exp_logit_sum"] / m["exp_sum"]
 
 
 def _collision(m: Moments) -> Tensor:
-    return m.exp_square_sum / m.exp_sum**2  # type: ignore[operator]
+    return m["exp_square_sum"] / m["exp_sum"] ** 2
 
 
 def _expected_log_target(m: Moments) -> Tensor:
-    return m.label_log_exp / m.exp_sum  # type: ignore[operator]
+    return m["label_log_exp"] / m["exp_sum"]
 
 
-def _moment(name: str) -> Callable[[Moments], Tensor]:
-    return lambda m: getattr(m, name)  # type: ignore[no-any-return]
+def _moment(name: str, formula: str, target: str = "no") -> Definition:
+    """A statistic that is a moment as it stands."""
+    return Definition(formula, (name,), lambda m: m[name], target)
 
 
 STATISTICS: dict[str, Definition] = {
     "lse": Definition("L = ln Σ e^z_j", ("exp_sum",), _lse),
     "target_logit": Definition("z_y, or Σ t_j z_j", ("label_logit",), _target_logit, "linear"),
-    "target_logit_square": Definition(
-        "z_y², or Σ t_j z_j²", ("label_logit_square",), _moment("label_logit_square"), "linear"
-    ),
+    "target_logit_square": _moment("label_logit_square", "z_y², or Σ t_j z_j²", "linear"),
     "target_probability": Definition(
         "q_y, or Σ t_j q_j", ("label_exp", "exp_sum"), _target_probability, "linear"
     ),
-    "target_entropy": Definition("−Σ t_j ln t_j", ("label_entropy",), _moment("label_entropy"), "soft"),
-    "target_square_sum": Definition("Σ t_j²", ("label_square_sum",), _moment("label_square_sum"), "soft"),
+    "target_entropy": _moment("label_entropy", "−Σ t_j ln t_j", "soft"),
+    "target_square_sum": _moment("label_square_sum", "Σ t_j²", "soft"),
     "expected_log_target": Definition(
         "Σ q_j ln max(t_j, floor)", ("label_log_exp", "exp_sum"), _expected_log_target, "soft"
     ),
-    "logit_sum": Definition("Σ z_j", ("logit_sum",), _moment("logit_sum")),
-    "logit_square_sum": Definition("Σ z_j²", ("logit_square_sum",), _moment("logit_square_sum")),
+    "logit_sum": _moment("logit_sum", "Σ z_j"),
+    "logit_square_sum": _moment("logit_square_sum", "Σ z_j²"),
     "expected_logit": Definition("Σ q_j z_j", ("exp_logit_sum", "exp_sum"), _expected_logit),
     "collision": Definition("Σ q_j²", ("exp_square_sum", "exp_sum"), _collision),
-    "max_logit": Definition("max z_j", ("peak",), _moment("peak")),
-    "classes": Definition("number of unmasked classes", ("classes",), _moment("classes")),
+    "max_logit": _moment("peak", "max z_j"),
+    "classes": _moment("classes", "number of unmasked classes"),
 }
 """Every statistic by its public name, with q = softmax(z), y a hard label and t a soft target."""

@@ -11,17 +11,17 @@ from __future__ import annotations
 import math
 import numbers
 import warnings
-from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from infoloss import kernels
-from infoloss.batch import Batch, class_rows, make_batch
-from infoloss.statistics import STATISTICS, Moments
+from infoloss.batch import make_batch
+from infoloss.rows import Rows, Value, Views, log_probabilities, parts, read, row_values
+from infoloss.statistics import STATISTICS
 from infoloss.views import Normalized, Scaled, Shifted, SoftCapped, Vector, View
 
 __all__ = [
@@ -48,48 +48,7 @@ __all__ = [
     "step",
 ]
 
-Value = Tensor | float
-Views = tuple[View, ...]
-Reading = tuple[Views, "Statistic"]
-
-
-class Rows:
-    """The statistics of a batch, computed once per distinct view and floor."""
-
-    def __init__(self, batch: Batch, readings: list[Reading], coefficients: Mapping[str, Value]) -> None:
-        self.coefficients = coefficients
-        self.label_masked: Tensor | None = None
-        self._moments: list[tuple[Views, float | None, Moments]] = []
-        passes: list[tuple[Views, float | None, list[str]]] = []
-        for views, statistic in readings:
-            for known_views, known_floor, needs in passes:
-                if known_views == views and known_floor == statistic.floor:
-                    needs.extend(STATISTICS[statistic.name].needs)
-                    break
-            else:
-                passes.append((views, statistic.floor, list(STATISTICS[statistic.name].needs)))
-        for views, floor, needs in passes:
-            moments = kernels.reduce(
-                batch.logits,
-                batch.target,
-                views,
-                needs,
-                floor=floor or 0.0,
-                masks=batch.masks,
-                coefficients=coefficients,
-            )
-            self._moments.append((views, floor, moments))
-            if moments.label_masked is not None:
-                previous = self.label_masked
-                self.label_masked = (
-                    moments.label_masked if previous is None else previous | moments.label_masked
-                )
-
-    def value(self, views: Views, statistic: Statistic) -> Tensor:
-        for known_views, floor, moments in self._moments:
-            if known_views == views and floor == statistic.floor:
-                return STATISTICS[statistic.name].value(moments)
-        raise AssertionError(f"{statistic} was not read in advance")
+Link = Callable[[Tensor], Tensor]
 
 
 class Term:
@@ -115,7 +74,7 @@ class Term:
         """The value per row, (N,) or a number, of the term read through ``views``."""
         raise NotImplementedError
 
-    def readings(self, views: Views = ()) -> Iterator[Reading]:
+    def readings(self, views: Views = ()) -> Iterator[tuple[Views, Statistic]]:
         """Every statistic that the term reads, with the views it is read through, applied in order."""
         for child in self.children():
             yield from child.readings(views)
@@ -126,8 +85,13 @@ class Term:
 
     def named(self) -> Iterator[Named]:
         """The catalogue entries in the term, from left to right, without looking inside them."""
+        for node, _ in self.named_with_views():
+            yield node
+
+    def named_with_views(self, views: Views = ()) -> Iterator[tuple[Named, Views]]:
+        """The catalogue entries with the views that they are read through."""
         for child in self.children():
-            yield from child.named()
+            yield from child.named_with_views(views)
 
     def mapped(self, change: Callable[[Term], Term]) -> Term:
         """The same tree with ``change`` applied to every leaf and entry."""
@@ -230,30 +194,34 @@ class Term:
         """
         if reduction not in ("none", "mean", "sum"):
             raise ValueError(f'reduction must be "none", "mean" or "sum", got {reduction!r}')
-        batch, rows = self._rows(
-            logits, target, coefficients, weight, ignore_index, label_smoothing, sample_weight
-        )
-        return batch.reduced(self._row_values(batch, rows), reduction, denominator)
+        options = {
+            "weight": weight,
+            "ignore_index": ignore_index,
+            "label_smoothing": label_smoothing,
+            "sample_weight": sample_weight,
+        }
+        rows = read(self, logits, target, coefficients, options)
+        return rows.batch.reduced(row_values(self, rows), reduction, denominator)
 
     def parts(
         self,
         logits: Tensor,
         target: Tensor | None = None,
         *,
-        weight: Tensor | None = None,
-        ignore_index: int = -100,
-        label_smoothing: float = 0.0,
-        sample_weight: Tensor | None = None,
         denominator: Tensor | float | None = None,
         coefficients: Mapping[str, Value] | None = None,
+        **options: Any,
     ) -> Any:
         """The mean loss, the mean of each catalogue entry in it, and the accuracy, from one pass.
 
+        Args:
+            logits, target, denominator, coefficients: as in :meth:`__call__`.
+            **options: ``weight``, ``ignore_index``, ``label_smoothing``, ``sample_weight``, likewise.
+
         Returns:
             A named tuple ``(loss, <entry> …, accuracy)`` of scalars; only ``loss`` carries a gradient.
-            Entries come without their coefficient. The accuracy (of argmax z, by sample weight, nan for soft
-            targets without a row that counts) is the fraction of kept rows whose most likely class,
-            argmax z, is the label (the target's largest class if soft).
+            Entries come without their coefficient. The accuracy is the fraction of the rows that count
+            (by sample weight) whose argmax z is the label, or the most likely class of a soft target.
 
         >>> import torch, infoloss as il
         >>> loss = il.cross_entropy() + 0.1 * il.entropy()
@@ -263,18 +231,7 @@ class Term:
         >>> float(parts.accuracy)
         0.5
         """
-        batch, rows = self._rows(
-            logits, target, coefficients, weight, ignore_index, label_smoothing, sample_weight
-        )
-        result = {"loss": batch.reduced(self._row_values(batch, rows), "mean", denominator)}
-        for node, views in self._named_with_views(()):
-            name, repeat = node.name, 2
-            while name in result:
-                name, repeat = f"{node.name}_{repeat}", repeat + 1
-            values = node._row_values(batch, rows, views)
-            result[name] = batch.reduced(values, "mean", denominator).detach()
-        result["accuracy"] = _accuracy(batch)
-        return namedtuple("Parts", result)(**result)  # type: ignore[misc]
+        return parts(self, read(self, logits, target, coefficients, options), denominator)
 
     def decision(self, logits: Tensor) -> Tensor:
         """The class that the loss implies at test time, argmax z: (N, C, …) to (N, …) int64.
@@ -297,79 +254,25 @@ class Term:
         >>> il.balanced_softmax(counts=[3, 1]).probabilities(torch.zeros(1, 2))
         tensor([[0.7500, 0.2500]])
         """
-        self._check_bound(coefficients)
-        rows = class_rows(logits)
-        node, views = self._data_term(())
-        x, a = kernels.viewed(rows, views, coefficients)
-        if isinstance(node, Named) and node.link is not None:
-            log_q = node.link(x + a[:, None].to(x.dtype), **dict(node.parameters))
-        else:
-            log_q = torch.log_softmax(x, -1)
-        if logits.ndim == 1:
-            return log_q[0]
-        shape = logits.movedim(1, -1).shape
-        return log_q.reshape(shape).movedim(-1, 1)
+        return log_probabilities(self, logits, coefficients)
 
-    def _rows(
-        self,
-        logits: Tensor,
-        target: Tensor | None,
-        coefficients: Mapping[str, Value] | None,
-        weight: Tensor | None,
-        ignore_index: int,
-        label_smoothing: float,
-        sample_weight: Tensor | None,
-    ) -> tuple[Batch, Rows]:
-        self._check_bound(coefficients or {})
-        readings = list(self.readings())
-        if target is None and self.has_loss:
-            raise ValueError(f"{self} reads the target: call it with (logits, target)")
-        batch = make_batch(
-            logits,
-            target,
-            weight=weight,
-            ignore_index=ignore_index,
-            label_smoothing=label_smoothing,
-            sample_weight=sample_weight,
-        )
-        if batch.soft and self.soft == "none":
-            names = ", ".join(e.name for e in self.named() if e.soft == "none") or str(self)
-            raise ValueError(
-                f"{names} is defined for class indices only: it takes neither probabilities as target "
-                "nor label_smoothing"
-            )
-        return batch, Rows(batch, readings, coefficients or {})
-
-    def _row_values(self, batch: Batch, rows: Rows, views: Views = ()) -> Tensor:
-        """The value per row before weights: inf where the label is masked, nan where every class is."""
-        value = self.value(rows, views)
-        if not isinstance(value, Tensor) or value.ndim == 0:
-            value = torch.zeros_like(batch.logits[:, 0], dtype=torch.float64) + value
-        if rows.label_masked is not None and self.has_loss:
-            value = torch.where(rows.label_masked, torch.inf, value)
-        if batch.masks:
-            value = torch.where((batch.logits == -torch.inf).all(-1), torch.nan, value)
-        return value
-
-    def _named_with_views(self, views: Views) -> Iterator[tuple[Named, Views]]:
-        for child in self.children():
-            yield from child._named_with_views(views)
-
-    def _data_term(self, views: Views) -> tuple[Term, Views]:
-        """The entry or statistic whose view of the logits the probabilities are taken from."""
-        for node, inner in self._named_with_views(views):
+    def link(self, views: Views) -> tuple[Link | None, Views]:
+        """What turns viewed logits into log-probabilities (None: log-softmax), and those views."""
+        for node, inner in self.named_with_views(views):
             if node.has_loss:
-                return node._data_term(inner)
+                return node.link(inner)
         for inner, reading in self.readings(views):
             if reading.name == "lse":
-                return reading, inner
-        return self, views
+                return None, inner
+        return None, views
 
-    def _check_bound(self, coefficients: Mapping[str, Value]) -> None:
+    def check_bound(self, coefficients: Mapping[str, Value]) -> None:
+        """Raise a ValueError unless every name has a value."""
         missing = self.unbound - set(coefficients)
         if missing:
-            name = min(missing)
-            raise ValueError(f"{self} has no value for {_listed(missing)}: bind it, term.bind({name}=…)")
+            raise ValueError(
+                f"{self} has no value for {_listed(missing)}: bind it, term.bind({min(missing)}=…)"
+            )
 
     # -- building others from it ------------------------------------------------------------------
 
@@ -505,7 +408,7 @@ class Statistic(Term):
     def value(self, rows: Rows, views: Views = ()) -> Value:
         return rows.value(views, self)
 
-    def readings(self, views: Views = ()) -> Iterator[Reading]:
+    def readings(self, views: Views = ()) -> Iterator[tuple[Views, Statistic]]:
         yield views, self
 
     def target_degree(self) -> int:
@@ -658,14 +561,14 @@ class Viewed(Term):
     def value(self, rows: Rows, views: Views = ()) -> Value:
         return self.term.value(rows, (*views, self.view))
 
-    def readings(self, views: Views = ()) -> Iterator[Reading]:
+    def readings(self, views: Views = ()) -> Iterator[tuple[Views, Statistic]]:
         yield from self.term.readings((*views, self.view))
 
     def target_degree(self) -> int:
         return self.term.target_degree()
 
-    def _named_with_views(self, views: Views) -> Iterator[tuple[Named, Views]]:
-        yield from self.term._named_with_views((*views, self.view))
+    def named_with_views(self, views: Views = ()) -> Iterator[tuple[Named, Views]]:
+        yield from self.term.named_with_views((*views, self.view))
 
     def __str__(self) -> str:
         return self.view.text(str(self.term))
@@ -675,8 +578,8 @@ class Viewed(Term):
 class Named(Term):
     """A catalogue entry with its parameters; what it expands to is a tree of statistics.
 
-    ``make`` builds the entry again from parameters, ``link`` gives log-probabilities where they are
-    not a softmax; both belong to the catalogue, equality looks at name and parameters only.
+    ``make`` builds the entry again from parameters, ``own_link`` gives log-probabilities where they
+    are not a softmax; both belong to the catalogue, equality looks at name and parameters only.
     """
 
     name: str
@@ -685,7 +588,7 @@ class Named(Term):
     binds: tuple[str, ...] = field(compare=False)
     expansion: Term | None = field(compare=False)  # None while a name of ``binds`` is missing
     make: Callable[..., Term] = field(compare=False)
-    link: Callable[..., Tensor] | None = field(compare=False, default=None)
+    own_link: Callable[..., Tensor] | None = field(compare=False, default=None)
 
     def missing(self) -> tuple[str, ...]:
         """Which of the names to bind have no value yet."""
@@ -718,20 +621,19 @@ class Named(Term):
     def value(self, rows: Rows, views: Views = ()) -> Value:
         return self._expanded().value(rows, views)
 
-    def readings(self, views: Views = ()) -> Iterator[Reading]:
+    def readings(self, views: Views = ()) -> Iterator[tuple[Views, Statistic]]:
         yield from self._expanded().readings(views)
 
     def target_degree(self) -> int:
         return self._expanded().target_degree() if self.expansion is not None else 1
 
-    def named(self) -> Iterator[Named]:
-        yield self
-
-    def _named_with_views(self, views: Views) -> Iterator[tuple[Named, Views]]:
+    def named_with_views(self, views: Views = ()) -> Iterator[tuple[Named, Views]]:
         yield self, views
 
-    def _data_term(self, views: Views) -> tuple[Term, Views]:
-        return (self, views) if self.link is not None else self._expanded()._data_term(views)
+    def link(self, views: Views) -> tuple[Link | None, Views]:
+        if self.own_link is None:
+            return self._expanded().link(views)
+        return partial(self.own_link, **dict(self.parameters)), views
 
     def __reduce__(self) -> tuple[Callable[..., Term], tuple[Any, ...]]:
         return _remade, (self.make, dict(self.parameters))
@@ -786,15 +688,6 @@ def _positive(value: float, name: str) -> float:
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"{name} must be positive and finite, got {value}")
     return float(value)
-
-
-def _accuracy(batch: Batch) -> Tensor:
-    if batch.target is None:
-        return torch.full((), torch.nan, device=batch.logits.device)
-    label = batch.target if batch.target.ndim == 1 else batch.target.argmax(-1)
-    right = (batch.logits.detach().argmax(-1) == label).to(torch.float32)
-    counted = replace(batch, mass=None, omega=None, dtype=torch.float32)
-    return counted.reduced(right, "mean")
 
 
 def statistic(name: str, *, floor: float | None = None) -> Statistic:
@@ -876,9 +769,8 @@ def row_statistics(
     (tensor([1.3863]), tensor([0.2500]))
     """
     terms = {name: statistic(name) for name in needs}
-    for name, term in terms.items():
-        if target is None and term.has_loss:
-            raise ValueError(f"the statistic {name} reads the target: call row_statistics(logits, target, …)")
+    if target is None and any(term.has_loss for term in terms.values()):
+        raise ValueError(f"{', '.join(needs)} read the target: call row_statistics(logits, target, …)")
     batch = make_batch(logits, target)
     rows = Rows(batch, [((), term) for term in terms.values()], {})
-    return {name: batch.reduced(term.value(rows), "none") for name, term in terms.items()}  # type: ignore[arg-type]
+    return {name: batch.reduced(rows.value((), term), "none") for name, term in terms.items()}

@@ -46,7 +46,7 @@ def reduce(
         logits: (N, C), float32 or float64; −inf masks a class.
         target: hard labels (N,) in range, a soft target (N, C), or None if nothing needs one.
         views: applied in this order.
-        needs: names of the fields of :class:`~infoloss.statistics.Moments`.
+        needs: names of :data:`~infoloss.statistics.MOMENTS`.
         floor: smallest target probability under the logarithm of ``label_log_exp``.
         masks: False promises that no logit is −inf, and saves looking.
         coefficients: values of the names that a view refers to.
@@ -64,7 +64,7 @@ def reduce(
     u = x - centre[:, None]  # (N, C), ≤ 0
     e = torch.exp(u)
     wide = a.dtype
-    moments: dict[str, Tensor] = {"maximum": a + centre.to(wide)}
+    moments: Moments = {"maximum": a + centre.to(wide)}
 
     def filled(value: Tensor) -> Tensor:
         """``value`` with 0 where the class is masked, so that 0·(−inf) is 0, in its gradient too."""
@@ -89,7 +89,7 @@ def reduce(
         moments["logit_sum"], moments["logit_square_sum"] = z.sum(-1), z.square().sum(-1)
     if target is not None:
         moments |= _label_moments(x, a, u, e, masked, target, needs, floor)
-    return Moments(**moments)
+    return moments
 
 
 def _label_moments(
@@ -101,7 +101,7 @@ def _label_moments(
     target: Tensor,
     needs: Collection[str],
     floor: float,
-) -> dict[str, Tensor]:
+) -> Moments:
     wide = a.dtype
     t = target if target.ndim == 2 else None
 
@@ -113,7 +113,7 @@ def _label_moments(
             return value.gather(-1, target[:, None]).squeeze(-1).to(wide)
         return (value * t).sum(-1, dtype=wide)
 
-    moments: dict[str, Tensor] = {}
+    moments: Moments = {}
     if "label_logit" in needs:
         moments["label_logit"] = wanted(u)
     if "label_logit_square" in needs:

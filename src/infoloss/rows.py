@@ -1,0 +1,151 @@
+"""From a term and a batch to numbers: the statistics of the rows, the row values, the result."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from infoloss import kernels
+from infoloss.batch import Batch, class_rows, make_batch
+from infoloss.statistics import STATISTICS, Moments
+from infoloss.views import View
+
+if TYPE_CHECKING:
+    from infoloss.terms import Statistic, Term
+
+__all__ = ["Rows", "log_probabilities", "parts", "read", "row_values"]
+
+Value = Tensor | float
+Views = tuple[View, ...]
+
+
+@dataclass(eq=False)
+class Pass:
+    """The moments of one view (and one floor) of a batch."""
+
+    views: Views
+    floor: float | None
+    needs: list[str]
+    moments: Moments
+
+
+class Rows:
+    """A batch and the statistics of its rows, one pass for each distinct view.
+
+    Args:
+        batch: the rows.
+        readings: every statistic that will be read, with the views it is read through.
+        coefficients: values of named coefficients.
+    """
+
+    def __init__(
+        self, batch: Batch, readings: Iterable[tuple[Views, Statistic]], coefficients: Mapping[str, Value]
+    ) -> None:
+        self.batch = batch
+        self.coefficients = coefficients
+        self.passes: list[Pass] = []
+        for views, statistic in readings:
+            needs = STATISTICS[statistic.name].needs
+            for known in self.passes:
+                if known.views == views and known.floor == statistic.floor:
+                    known.needs.extend(needs)
+                    break
+            else:
+                self.passes.append(Pass(views, statistic.floor, list(needs), {}))
+        for one in self.passes:
+            one.moments = kernels.reduce(
+                batch.logits,
+                batch.target,
+                one.views,
+                one.needs,
+                floor=one.floor or 0.0,
+                masks=batch.masks,
+                coefficients=coefficients,
+            )
+
+    def value(self, views: Views, statistic: Statistic) -> Tensor:
+        """The statistic of each row, (N,)."""
+        one = next(p for p in self.passes if p.views == views and p.floor == statistic.floor)
+        return STATISTICS[statistic.name].value(one.moments)
+
+    def label_masked(self) -> Tensor | None:
+        """Where some view masks a class that the target wants, (N,); None where nothing is masked."""
+        masked = [p.moments["label_masked"] for p in self.passes if "label_masked" in p.moments]
+        return torch.stack(masked).any(0) if masked else None
+
+
+def read(
+    term: Term,
+    logits: Tensor,
+    target: Tensor | None,
+    coefficients: Mapping[str, Value] | None,
+    options: Mapping[str, Any],
+) -> Rows:
+    """The statistics that ``term`` needs of a batch; ``options`` as in :func:`infoloss.batch.make_batch`.
+
+    Raises:
+        ValueError: a name without a value, a missing target, or a soft one that has no meaning here.
+    """
+    coefficients = coefficients or {}
+    term.check_bound(coefficients)
+    if target is None and term.has_loss:
+        raise ValueError(f"{term} reads the target: call it with (logits, target)")
+    batch = make_batch(logits, target, **options)
+    if batch.soft and term.soft == "none":
+        names = ", ".join(e.name for e in term.named() if e.soft == "none") or str(term)
+        raise ValueError(
+            f"{names} is defined for class indices only: it takes neither probabilities as target "
+            "nor label_smoothing"
+        )
+    return Rows(batch, term.readings(), coefficients)
+
+
+def row_values(term: Term, rows: Rows, views: Views = ()) -> Tensor:
+    """The value of each row before any weight: inf where the label is masked, nan where every class is."""
+    z = rows.batch.logits
+    value = term.value(rows, views)
+    if not isinstance(value, Tensor) or value.ndim == 0:
+        value = torch.zeros(len(z), dtype=torch.float64, device=z.device) + value
+    masked = rows.label_masked()
+    if masked is not None and term.has_loss:
+        value = torch.where(masked, torch.inf, value)
+    if rows.batch.masks:
+        value = torch.where((z == -torch.inf).all(-1), torch.nan, value)
+    return value
+
+
+def parts(term: Term, rows: Rows, denominator: Tensor | float | None) -> Any:
+    """The named tuple of :meth:`infoloss.Term.parts`."""
+    batch = rows.batch
+    result = {"loss": batch.reduced(row_values(term, rows), "mean", denominator)}
+    for node, views in term.named_with_views():
+        name, repeat = node.name, 2
+        while name in result:
+            name, repeat = f"{node.name}_{repeat}", repeat + 1
+        result[name] = batch.reduced(row_values(node, rows, views), "mean", denominator).detach()
+    result["accuracy"] = _accuracy(batch)
+    return namedtuple("Parts", result)(**result)  # type: ignore[misc]
+
+
+def _accuracy(batch: Batch) -> Tensor:
+    if batch.target is None:
+        return torch.full((), torch.nan, device=batch.logits.device)
+    label = batch.target if batch.target.ndim == 1 else batch.target.argmax(-1)
+    right = (batch.logits.detach().argmax(-1) == label).to(torch.float64)
+    return replace(batch, mass=None, omega=None, dtype=torch.float32).reduced(right, "mean")
+
+
+def log_probabilities(term: Term, logits: Tensor, coefficients: Mapping[str, Value]) -> Tensor:
+    """ln p(class|row) of :meth:`infoloss.Term.log_probabilities`, of the logits' shape."""
+    term.check_bound(coefficients)
+    link, views = term.link(())
+    x, a = kernels.viewed(class_rows(logits), views, coefficients)
+    log_q = torch.log_softmax(x, -1) if link is None else link(x + a[:, None].to(x.dtype))
+    if logits.ndim == 1:
+        return log_q[0]
+    return log_q.reshape(logits.movedim(1, -1).shape).movedim(-1, 1)
