@@ -129,7 +129,7 @@ def parts(term: Term, rows: Rows, denominator: Tensor | float | None) -> Any:
             name, repeat = f"{node.name}_{repeat}", repeat + 1
         result[name] = batch.reduced(row_values(node, rows, views), "mean", denominator).detach()
     result["accuracy"] = _accuracy(batch)
-    return namedtuple("Parts", result)(**result)  # type: ignore[misc]
+    return namedtuple("Parts", result)(**result)
 
 
 def _accuracy(batch: Batch) -> Tensor:

@@ -658,16 +658,16 @@ def as_term(value: Any) -> Term:
                 f"a tensor coefficient is a floating-point scalar, got {value.dtype} {tuple(value.shape)}"
             )
         return Scalar(value)
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        return Number(float(value))
-    raise TypeError(
-        f"a term is joined with numbers, tensors and terms, got {type(value).__name__}: {value!r}"
-    )
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(
+            f"a term is joined with numbers, tensors and terms, got {type(value).__name__}: {value!r}"
+        )
+    return Number(float(value))
 
 
 def _joined(symbol: str, left: Any, right: Any) -> Term:
     if not all(isinstance(side, Term | Tensor | numbers.Real) for side in (left, right)):
-        return NotImplemented
+        return NotImplemented  # type: ignore[no-any-return]
     left, right = as_term(left), as_term(right)
     if symbol == "+":
         losses = [[e for e in side.named() if e.has_loss] for side in (left, right)]

@@ -32,7 +32,8 @@ class Vector:
         tensor = torch.as_tensor(values, dtype=torch.float64).detach().cpu()
         if tensor.ndim != 1 or tensor.numel() == 0:
             raise ValueError(
-                f"a vector over classes has one dimension and at least one number, got shape {tuple(tensor.shape)}"
+                "a vector over classes has one dimension and at least one number, "
+                f"got shape {tuple(tensor.shape)}"
             )
         self.tensor = tensor
         self.values = tuple(tensor.tolist())
@@ -82,6 +83,12 @@ def _column(value: Tensor | float, x: Tensor) -> Tensor | float:
             f"a scale is a number or has one value a row ({len(x)}), got shape {tuple(value.shape)}"
         )
     return value.to(x.dtype) if value.ndim == 0 else value.to(x.dtype)[:, None]
+
+
+def _product(x: Tensor, factor: Tensor | float) -> Tensor:
+    """x·factor, masked classes staying masked: −inf times a factor would give it a nan gradient."""
+    masked = x == -torch.inf
+    return (x.masked_fill(masked, 0) * factor).masked_fill(masked, -torch.inf)
 
 
 class View:
@@ -141,7 +148,7 @@ class Scaled(View):
     ) -> tuple[Tensor, Tensor]:
         x, a = _centred(x, a)
         s = self.factor.resolve(coefficients)
-        return x * _column(s, x), a * s
+        return _product(x, _column(s, x)), a * s
 
     def text(self, inner: str) -> str:
         return f"scaled({inner}, {self.factor})"
@@ -160,7 +167,7 @@ class Normalized(View):
         square_sum = z.masked_fill(x == -torch.inf, 0).square().sum(-1)
         s = 1 / (self.tau * torch.sqrt(square_sum + SMALLEST_NORM**2))
         x, a = _centred(x, a)
-        return x * s.to(x.dtype)[:, None], a * s
+        return _product(x, s.to(x.dtype)[:, None]), a * s
 
     def text(self, inner: str) -> str:
         return f"normalized({inner}, {self.tau!r})"

@@ -25,8 +25,6 @@ def viewed(
     x, a = logits, logits.new_zeros(len(logits), dtype=row_dtype(logits.dtype, logits.device))
     for view in views:
         x, a = view.apply(x, a, coefficients)
-    if views:  # a view may turn −inf into anything (0·inf, −1·−inf): a masked class stays masked
-        x = x.masked_fill(logits == -torch.inf, -torch.inf)
     return x, a
 
 
@@ -117,7 +115,8 @@ def _label_moments(
     if "label_logit" in needs:
         moments["label_logit"] = wanted(u)
     if "label_logit_square" in needs:
-        moments["label_logit_square"] = wanted((a[:, None] + x.to(wide)).square())
+        z = a[:, None] + (x if masked is None else x.masked_fill(masked, 0)).to(wide)
+        moments["label_logit_square"] = wanted(z.square())
     if "label_exp" in needs:
         moments["label_exp"] = wanted(e)
     if "label_log_exp" in needs:
