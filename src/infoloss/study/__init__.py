@@ -1,0 +1,1 @@
+"""Study: the honest comparison of losses. Plan, store, engines, tuning, inference, report."""

@@ -1,0 +1,89 @@
+"""The analysis of a study: what a report, a terminal table or a notebook shows. A function of records alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from infoloss.evaluation import Reliability
+    from infoloss.study.inference import Verdict
+
+__all__ = ["Analysis", "LossResult", "Reference", "analyse"]
+
+
+@dataclass(frozen=True, eq=False)
+class LossResult:
+    """How one loss did. Arrays over seeds follow ``seeds``; what is not known is None or empty.
+
+    ``tuning`` maps learning rates to mean validation metrics; ``scores`` have the keys of
+    ``infoloss.evaluation.scores`` and an entry a seed; ``per_class_recall`` (C,) is a mean over seeds,
+    ``confusion`` (C, C) a sum, ``curve`` and ``cost`` are means; the reliabilities pool all test rows.
+    """
+
+    label: str
+    expression: str
+    formula: str
+    entries: tuple[str, ...]
+    baseline: bool
+    learning_rate: float | None
+    tuning: dict[float, float]
+    seeds: tuple[int, ...]
+    failures: tuple[str, ...]
+    scores: dict[str, np.ndarray]
+    per_class_recall: np.ndarray | None
+    confusion: np.ndarray | None
+    reliability: Reliability | None
+    reliability_scaled: Reliability | None
+    curve: dict[str, np.ndarray]
+    cost: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """A reference line on the same splits; never in a verdict."""
+
+    name: str
+    scores: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """A study's findings: verdicts, results, and how they were come by."""
+
+    title: str
+    headline: tuple[str, ...]
+    baseline: str
+    primary_metric: str
+    margins: dict[str, float]
+    tuned: bool
+    complete: bool
+    losses: tuple[LossResult, ...]
+    references: tuple[Reference, ...]
+    verdicts: tuple[Verdict, ...]
+    data: dict[str, str]
+    notes: tuple[str, ...]
+    protocol: dict[str, str]
+    environment: dict[str, str]
+    command: str
+
+
+def analyse(folder: Path | str) -> Analysis:
+    """The analysis of the study in a folder, finished or not.
+
+    Raises:
+        StoreError: the folder holds no study.
+    """
+    from infoloss.study.design import Design
+    from infoloss.study.findings import Findings, analysed
+    from infoloss.study.store import StoreError, read_design, records
+
+    folder = Path(folder)
+    written = read_design(folder)
+    if written is None:
+        raise StoreError(f"{folder} holds no study: there is no study.json")
+    found, damaged = records(folder)
+    return analysed(Findings(folder, Design.from_json(written), tuple(found.values()), damaged))

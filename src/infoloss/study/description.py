@@ -1,0 +1,162 @@
+"""A study in words: title, data, protocol, environment, notes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from infoloss.study.design import Design
+
+if TYPE_CHECKING:
+    from infoloss.study.findings import Findings
+
+__all__ = ["data", "environment", "formula", "notes", "protocol", "title"]
+
+_NUMBERS = [
+    "no",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+]
+
+
+def title(design: Design) -> str:
+    """``"Eight losses on digits"``."""
+    count = len(design.arms)
+    number = _NUMBERS[count] if count < len(_NUMBERS) else str(count)
+    return f"{number.capitalize()} {'loss' if count == 1 else 'losses'} on {design.data['name']}"
+
+
+def formula(entries: Iterable[str]) -> str:
+    """The catalogue's formulas of the entries of an expression."""
+    from infoloss import catalogue
+
+    known = [catalogue[name] for name in entries if name in catalogue]
+    if len(known) == 1:
+        return known[0].formula
+    return "; ".join(f"{entry.name}: {entry.formula}" for entry in known)
+
+
+def data(design: Design) -> dict[str, str]:
+    """Facts about the data set; what is not known is left out."""
+    about = design.data
+    facts = {"name": about["name"]}
+    if "rows" in about:
+        rows, names = about["class_rows"], about["classes"]
+        smallest, largest = rows.index(min(rows)), rows.index(max(rows))
+        facts |= {
+            "rows": f"{about['rows']:,}",
+            "features": f"{about['features']:,}",
+            "classes": str(len(names)),
+            "smallest class": f"{names[smallest]}, {min(rows):,} rows",
+            "largest class": f"{names[largest]}, {max(rows):,} rows",
+            "class names": ", ".join(names),
+        }
+    return facts | {key: about[key] for key in ("source", "sha256") if about.get(key)}
+
+
+def protocol(design: Design) -> dict[str, str]:
+    """How the study was done, an entry a decision."""
+    metric = design.metric.replace("_", " ")
+    selection = (
+        f"best validation epoch by {metric}, ties by validation NLL; the test rows are read once, after"
+    )
+    if "function" in design.model:
+        how = {
+            "training": f"the function {design.model['function']}",
+            "split": "the function's own",
+            "selection": "the function's own",
+        }
+    else:
+        how = {"split": _split(design), **_training(design), "selection": selection}
+    return {
+        "seeds": f"{len(design.seeds)} ({_ranges(design.seeds)})",
+        **how,
+        "tuning": _tuning(design, metric),
+        "margins": f"{design.margins['labels']:g} points of {design.labels_metric.replace('_', ' ')}, "
+        f"{design.margins['nll']:g} nats of NLL; fixed before running",
+    }
+
+
+def _split(design: Design) -> str:
+    if design.data["resampled"]:
+        return "drawn anew for every seed, the same for all losses"
+    return "the test rows are fixed by the data; the same for all losses"
+
+
+def _training(design: Design) -> dict[str, str]:
+    training = design.training
+    momentum = f", momentum {training['momentum']:g}" if "momentum" in training else ""
+    name = {"adamw": "AdamW", "sgd": "SGD"}[training["optimiser"]]
+    model = design.model["name"]
+    hidden = f", hidden {' × '.join(map(str, design.model['hidden']))}, ReLU" if model == "mlp" else ""
+    return {
+        "model": {"mlp": "multilayer perceptron", "linear": "linear"}[model] + hidden,
+        "optimiser": f"{name}{momentum}, weight decay {training['weight_decay']:g}, "
+        f"batches of {training['batch_size']}, {training['warmup']:.0%} warm-up, then cosine to 0",
+        "epochs": str(training["epochs"]),
+        "precision": f"float32 on {design.device}",
+    }
+
+
+def _tuning(design: Design, metric: str) -> str:
+    rates = ", ".join(f"{rate:g}" for rate in design.learning_rates)
+    if not design.tuned:
+        return f"none; learning rate {rates}" if rates else "none by infoloss"
+    again = (
+        "; their splits are drawn from the same rows as those of the other seeds"
+        if design.data.get("resampled")
+        else ""
+    )
+    return (
+        f"learning rate from {rates} for every loss, by mean validation {metric} over "
+        f"{len(design.tuning_seeds)} tuning seeds, ties by NLL{again}"
+    )
+
+
+def _ranges(seeds: Sequence[int]) -> str:
+    """``"0–4, 7"``."""
+    runs: list[list[int]] = []
+    for seed in sorted(seeds):
+        if runs and seed == runs[-1][1] + 1:
+            runs[-1][1] = seed
+        else:
+            runs.append([seed, seed])
+    return ", ".join(str(first) if first == last else f"{first}–{last}" for first, last in runs)
+
+
+def environment(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Versions of all runs; several values of one stand side by side."""
+    found: dict[str, dict[str, None]] = {}
+    for record in records:
+        for key, value in record["versions"].items():
+            found.setdefault(key, {})[value] = None
+    return {key: " | ".join(values) for key, values in found.items()}
+
+
+def notes(findings: Findings) -> tuple[str, ...]:
+    """What a reader should know: about the data, the tuning, and the records."""
+    design = findings.design
+    found = list(design.notes)
+    for arm, chosen in findings.choices.items():
+        if chosen is not None and chosen.edge:
+            found.append(
+                f"{arm.label}: the chosen learning rate {chosen.learning_rate:g} is the {chosen.edge} of the "
+                "grid; a wider grid might serve it better"
+            )
+    mixed = {key: value for key, value in environment(findings.used).items() if " | " in value}
+    if mixed:
+        listed = "; ".join(f"{key} {value}" for key, value in mixed.items())
+        found.append(f"the runs come from different environments: {listed}")
+    if findings.damaged:
+        found.append(f"{len(findings.damaged)} records are damaged and left out; resuming runs them again")
+    return tuple(found)

@@ -1,0 +1,269 @@
+"""The design: a plan settled for one data set; nothing in it is automatic any more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from infoloss.data import Dataset
+from infoloss.study.canonical import sha256
+from infoloss.study.plan import Loss, Plan, PlanError, Training
+from infoloss.study.runs import PROTOCOL
+
+__all__ = ["Arm", "Design", "DesignError", "default_losses", "settled", "uneven"]
+
+SMALL_TABLE = 10_000
+SEEDS_OF_A_SMALL_TABLE, SEEDS_OF_A_LARGE_TABLE = 20, 5
+UNEVEN_RATIO = 1.5
+LEARNING_RATES = {"adamw": (0.001, 0.003, 0.01, 0.03), "sgd": (0.01, 0.03, 0.1, 0.3)}
+LEARNING_RATE = {"adamw": 0.003, "sgd": 0.1}
+
+_DEFAULT_LOSSES = (
+    "cross_entropy",
+    "cross_entropy(label_smoothing=0.1)",
+    "cross_entropy + confidence_penalty",
+    "min_ent",
+    "mix_ent",
+    "squentropy",
+    "rescaled_square",
+    "focal",
+)
+
+
+class DesignError(ValueError):
+    """The plan does not fit the folder's study."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One loss of the comparison: its short name, and its expression with every parameter."""
+
+    label: str
+    expression: str
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """Everything about a study but its results; what stands in ``study.json``.
+
+    ``arms`` has the baseline first. ``learning_rates`` has one entry where ``tuned`` is false, or none where
+    the user's own training has its own. ``metric`` is what validation chooses by, ``labels_metric`` what the
+    verdict on labels is about.
+    """
+
+    data: dict[str, Any]
+    model: dict[str, Any]
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...]
+    tuned: bool
+    tuning_seeds: tuple[int, ...]
+    learning_rates: tuple[float, ...]
+    training: dict[str, Any]
+    metric: str
+    labels_metric: str
+    margins: dict[str, float]
+    device: str
+    notes: tuple[str, ...] = ()
+    command: str = ""
+
+    @property
+    def baseline(self) -> Arm:
+        return self.arms[0]
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """What an extension may not change: all but losses, seeds, notes and the command."""
+        open_ends = ("arms", "seeds", "notes", "command")
+        kept = {
+            field.name: getattr(self, field.name) for field in fields(self) if field.name not in open_ends
+        }
+        data = {key: self.data[key] for key in ("name", "sha256")}
+        return {**kept, "data": data, "baseline": self.baseline.expression, "protocol": PROTOCOL}
+
+    @property
+    def name(self) -> str:
+        """A folder's name, from the data and the hash of what an extension may not change."""
+        plain = "".join(c if c.isalnum() or c in "-_" else "-" for c in self.data["name"])
+        return f"infoloss-{plain}-{sha256(self.fixed)[:8]}"
+
+    def extended(self, old: Design) -> Design:
+        """This design with the losses and seeds of an older one in the same folder: nothing tried is dropped.
+
+        Raises:
+            DesignError: another data set, model, training, tuning or metric.
+        """
+        ours, theirs = _flat(self.fixed), _flat(old.fixed)
+        changed = sorted(key for key in ours | theirs if ours.get(key) != theirs.get(key))
+        if changed:
+            differences = "; ".join(
+                f"{key} is {theirs.get(key)!r} there and {ours.get(key)!r} here" for key in changed
+            )
+            raise DesignError(f"the folder holds another study: {differences}. Choose another folder.")
+        arms = {arm.expression: arm for arm in (*self.arms, *old.arms)} | {
+            arm.expression: arm for arm in self.arms
+        }
+        _refuse_equal_labels(tuple(arms.values()))
+        seeds = tuple(sorted({*self.seeds, *old.seeds}))
+        return replace(self, arms=tuple(arms.values()), seeds=seeds)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Design:
+        tuples = {key: tuple(value[key]) for key in ("seeds", "tuning_seeds", "learning_rates", "notes")}
+        return cls(**{**value, **tuples, "arms": tuple(Arm(**arm) for arm in value["arms"])})
+
+
+def uneven(counts: Sequence[int] | np.ndarray) -> bool:
+    """Whether the largest class has more than 1.5 times the rows of the smallest.
+
+    Example:
+        >>> uneven([48, 59, 71]), uneven([212, 357])
+        (False, True)
+    """
+    return bool(max(counts) > UNEVEN_RATIO * min(counts))
+
+
+def default_losses(counts: Sequence[int] | np.ndarray) -> tuple[str, ...]:
+    """Eight losses, cross entropy first; none of the others equals it on classes with these counts.
+
+    Where classes are uneven, balanced softmax (which equals cross entropy on even ones) takes the place of the
+    confidence penalty.
+    """
+    if not uneven(counts):
+        return _DEFAULT_LOSSES
+    swap = {"cross_entropy + confidence_penalty": "balanced_softmax"}
+    return tuple(swap.get(loss, loss) for loss in _DEFAULT_LOSSES)
+
+
+def settled(plan: Plan, dataset: Dataset) -> Design:
+    """The design of a plan for this data set.
+
+    Raises:
+        PlanError: a loss that cannot be trained on these classes, or two of the same.
+    """
+    counts = np.bincount(dataset.target, minlength=len(dataset.classes))
+    by_classes = "balanced_accuracy" if uneven(counts) else "accuracy"
+    metric = by_classes if plan.metric == "auto" else plan.metric
+    count = SEEDS_OF_A_SMALL_TABLE if len(dataset.target) < SMALL_TABLE else SEEDS_OF_A_LARGE_TABLE
+    losses = plan.losses or tuple(Loss(expression=text) for text in default_losses(counts))
+    return Design(
+        data={
+            "name": dataset.name,
+            "sha256": dataset.sha256,
+            "rows": len(dataset.target),
+            "features": len(dataset.arrays(dataset.split(0)).feature_names),
+            "classes": list(dataset.classes),
+            "class_rows": counts.tolist(),
+            "source": dataset.source,
+            "resampled": dataset.resampled,
+        },
+        model={"name": plan.model.name, **plan.model.options()},
+        arms=arms(losses, plan.baseline, classes=len(counts), known=frozenset({"counts", "prior"})),
+        seeds=plan.seeds or tuple(range(count)),
+        tuned=plan.tuning.enabled,
+        tuning_seeds=plan.tuning.seeds if plan.tuning.enabled else (),
+        learning_rates=learning_rates(plan),
+        training=_training(plan.training),
+        metric=metric,
+        labels_metric=by_classes if metric == "nll" else metric,
+        margins={"labels": plan.margins.labels, "nll": plan.margins.nll},
+        device="cpu" if plan.device == "auto" else plan.device,
+        notes=dataset.notes,
+    )
+
+
+def learning_rates(plan: Plan) -> tuple[float, ...]:
+    """The grid in ascending order, or the one learning rate of an untuned study."""
+    optimiser = plan.training.optimiser
+    if plan.tuning.enabled:
+        return tuple(sorted(plan.tuning.learning_rates or LEARNING_RATES[optimiser]))
+    return (plan.training.learning_rate or LEARNING_RATE[optimiser],)
+
+
+def arms(
+    losses: Sequence[Loss], baseline: Loss, *, classes: int | None, known: frozenset[str]
+) -> tuple[Arm, ...]:
+    """The baseline, then the losses in their order.
+
+    Args:
+        losses: as written; the baseline may be among them.
+        baseline: as written.
+        classes: C, where it is known before training.
+        known: names that the data will bind.
+
+    Raises:
+        PlanError: a loss twice, two with one label, a regulariser alone, or a name without a value.
+    """
+    found = [Arm(loss.name, _checked(loss, classes, known)) for loss in losses]
+    first = Arm(baseline.name, _checked(baseline, classes, known))
+    same = [arm for arm in found if arm.expression == first.expression]
+    others = [arm for arm in found if arm.expression != first.expression]
+    for index, arm in enumerate(others):
+        for earlier in others[:index]:
+            if arm.expression == earlier.expression:
+                raise PlanError(
+                    [f"losses: {earlier.label!r} and {arm.label!r} are the same: {arm.expression}"]
+                )
+    if len(same) > 1:
+        raise PlanError([f"losses: {same[0].label!r} stands there {len(same)} times"])
+    result = (same[0] if same else first, *others)
+    _refuse_equal_labels(result)
+    return result
+
+
+def _refuse_equal_labels(result: Sequence[Arm]) -> None:
+    for index, arm in enumerate(result):
+        for earlier in result[:index]:
+            if arm.label == earlier.label:
+                raise PlanError(
+                    [f"losses: {arm.label!r} names both {earlier.expression} and {arm.expression}"]
+                )
+
+
+def _checked(loss: Loss, classes: int | None, known: frozenset[str]) -> str:
+    """The canonical text, once the loss has been tried on a row of every class."""
+    from infoloss import parse
+
+    term = parse(loss.expression)
+    if not term.has_loss:
+        raise PlanError(
+            [
+                f'losses: {loss.name!r} is a regulariser alone; add it to a loss: "cross_entropy + {loss.expression}"'
+            ]
+        )
+    missing = sorted(term.unbound - known)
+    if missing:
+        raise PlanError([f"losses: {loss.name!r} has no value for {', '.join(missing)}; write a number"])
+    if classes is not None:
+        even = {"counts": [1.0] * classes, "prior": [1.0 / classes] * classes}
+        bound = term.bind(**{name: even[name] for name in term.unbound})
+        try:
+            bound(torch.zeros(classes, classes), torch.arange(classes))
+        except (ValueError, IndexError) as error:
+            raise PlanError(
+                [f"losses: {loss.name!r} cannot be trained on {classes} classes: {error}"]
+            ) from None
+    return str(term)
+
+
+def _training(training: Training) -> dict[str, Any]:
+    values = training.model_dump(exclude={"learning_rate"})
+    if training.optimiser != "sgd":
+        del values["momentum"]
+    return values
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        if isinstance(inner, Mapping):
+            flat |= _flat(inner, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(inner) if isinstance(inner, tuple) else inner
+    return flat

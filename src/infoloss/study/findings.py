@@ -1,0 +1,288 @@
+"""From a design and its records to an analysis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from infoloss.evaluation import confusion, per_class_recall, reliability
+from infoloss.study import description
+from infoloss.study.analysis import Analysis, LossResult, Reference
+from infoloss.study.design import Arm, Design
+from infoloss.study.headline import headline
+from infoloss.study.inference import Cell, Paired, judge
+from infoloss.study.references import REFERENCES
+from infoloss.study.scored import Scored
+from infoloss.study.store import COSTS, Damage, predictions
+from infoloss.study.tuning import Choice, choice
+
+__all__ = ["Findings", "analysed"]
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """The records of a study's folder, sorted out by its design."""
+
+    folder: Path
+    design: Design
+    records: tuple[Record, ...]
+    damaged: tuple[Damage, ...] = ()
+
+    @cached_property
+    def choices(self) -> dict[Arm, Choice | None]:
+        """The learning rate of each loss; None while its tuning is unfinished or where there is no grid."""
+        return {arm: self._choice(arm) for arm in self.design.arms}
+
+    def _choice(self, arm: Arm) -> Choice | None:
+        design = self.design
+        if not design.tuned:
+            return Choice(design.learning_rates[0], {}, None) if design.learning_rates else None
+        mine = [
+            record
+            for record in self.records
+            if record["role"] == "tuning"
+            and record["loss"] == arm.expression
+            and record["seed"] in design.tuning_seeds
+        ]
+        if len(mine) < len(design.learning_rates) * len(design.tuning_seeds):
+            return None
+        return choice(mine, grid=design.learning_rates, metric=design.metric)
+
+    @cached_property
+    def finals(self) -> dict[Arm, dict[int, Record]]:
+        """Final runs by loss and seed, whatever their status."""
+        return {arm: self._finals(arm) for arm in self.design.arms}
+
+    def _finals(self, arm: Arm) -> dict[int, Record]:
+        chosen = self.choices[arm]
+        if chosen is None and self.design.learning_rates:
+            return {}
+        rate = chosen.learning_rate if chosen else None
+        found = {
+            record["seed"]: record
+            for record in self.records
+            if record["role"] == "final"
+            and record["loss"] == arm.expression
+            and record["learning_rate"] == rate
+            and record["seed"] in self.design.seeds
+        }
+        return dict(sorted(found.items()))
+
+    @cached_property
+    def scored(self) -> dict[Arm, dict[int, Scored]]:
+        """Predictions of the final runs that came to an end."""
+        return {
+            arm: {
+                seed: Scored(predictions(self.folder, run["id"]), arm.expression, run["bindings"] or {})
+                for seed, run in runs.items()
+                if run["status"] == "done"
+            }
+            for arm, runs in self.finals.items()
+        }
+
+    @cached_property
+    def references(self) -> dict[str, dict[int, Record]]:
+        """Runs of the reference lines by name and seed."""
+        found: dict[str, dict[int, Record]] = {name: {} for name in REFERENCES}
+        for record in self.records:
+            if record["role"] == "reference" and record["seed"] in self.design.seeds:
+                found[record["config"]["model"]["name"]][record["seed"]] = record
+        return {name: dict(sorted(runs.items())) for name, runs in found.items() if runs}
+
+    @property
+    def complete(self) -> bool:
+        """Whether every final run is there, whatever came of it; a loss that no learning rate suits has none."""
+        for arm in self.design.arms:
+            chosen = self.choices[arm]
+            if chosen is None and self.design.learning_rates:
+                return False
+            hopeless = chosen is not None and chosen.learning_rate is None
+            if not hopeless and len(self.finals[arm]) < len(self.design.seeds):
+                return False
+        return True
+
+    @property
+    def used(self) -> list[Record]:
+        """The records that the analysis rests on."""
+        finals = [record for runs in self.finals.values() for record in runs.values()]
+        tuning = [record for record in self.records if record["role"] == "tuning"]
+        return [*finals, *tuning, *(record for runs in self.references.values() for record in runs.values())]
+
+
+def analysed(findings: Findings) -> Analysis:
+    """The analysis of sorted records."""
+    design = findings.design
+    losses = tuple(_result(findings, arm) for arm in design.arms)
+    verdicts = tuple(judge(cells)) if (cells := _cells(findings)) else ()
+    margins = {metric: margin for _, metric, margin, _ in _questions(design)}
+    return Analysis(
+        title=description.title(design),
+        headline=headline(verdicts, losses, design=design, margins=margins, complete=findings.complete),
+        baseline=design.baseline.label,
+        primary_metric=design.metric,
+        margins=margins,
+        tuned=design.tuned,
+        complete=findings.complete,
+        losses=losses,
+        references=_references(findings),
+        verdicts=verdicts,
+        data=description.data(design),
+        notes=description.notes(findings),
+        protocol=description.protocol(design),
+        environment=description.environment(findings.used),
+        command=design.command,
+    )
+
+
+def _questions(design: Design) -> tuple[tuple[str, str, float, bool], ...]:
+    """Question, metric, margin, and whether higher is better."""
+    labels, nll = design.margins["labels"], design.margins["nll"]
+    return (
+        ("labels", design.labels_metric, labels, True),
+        ("probabilities", "nll", nll, False),
+        ("probabilities after temperature scaling", "nll_scaled", nll, False),
+    )
+
+
+def _cells(findings: Findings) -> list[Cell]:
+    base = findings.scored[findings.design.baseline]
+    cells = []
+    for question, metric, margin, higher in _questions(findings.design):
+        for arm in findings.design.arms[1:]:
+            seeds = [seed for seed in findings.scored[arm] if seed in base]
+            if seeds:
+                evidence = _paired(findings, arm, seeds, metric)
+                cells.append(Cell(question, metric, arm.label, evidence, margin, higher))
+    return cells
+
+
+def _paired(findings: Findings, arm: Arm, seeds: Sequence[int], metric: str) -> Paired:
+    pairs = [(findings.scored[arm][seed], findings.scored[findings.design.baseline][seed]) for seed in seeds]
+    differences = [loss.contributions(metric) - base.contributions(metric) for loss, base in pairs]
+    examples = _examples([base for _, base in pairs])
+    test_rows = len(pairs[0][1].target)
+    fixed = examples is not None and all(np.array_equal(examples[0], other) for other in examples)
+    train_rows = findings.design.data.get("rows", 0) - test_rows - len(pairs[0][1].validation[1])
+    return Paired(
+        differences=np.array([values.mean() for values in differences]),
+        examples=examples,
+        contributions=None if examples is None else tuple(differences),
+        # Where the training rows are not known, as many as test rows: the interval is then rather too wide.
+        train_rows=train_rows if train_rows > 0 else test_rows,
+        test_rows=test_rows,
+        resampled=findings.design.data.get("resampled", not fixed),
+    )
+
+
+def _examples(runs: Sequence[Scored]) -> tuple[np.ndarray, ...] | None:
+    """Row ids of each seed. Unnamed rows whose labels agree in every seed are taken to be the same rows."""
+    rows = [run.rows for run in runs]
+    if all(ids is not None for ids in rows):
+        return tuple(ids for ids in rows if ids is not None)
+    if len(runs) > 1 and all(np.array_equal(runs[0].target, run.target) for run in runs):
+        return tuple(np.arange(len(run.target)) for run in runs)
+    return None
+
+
+def _result(findings: Findings, arm: Arm) -> LossResult:
+    from infoloss import parse
+
+    chosen, runs, scored = findings.choices[arm], findings.finals[arm], findings.scored[arm]
+    done = list(scored.values())
+    decisions = [(run.target, run.decision) for run in done]
+    classes = done[0].log_probabilities.shape[1] if done else 0
+    entries = parse(arm.expression).entries
+    return LossResult(
+        label=arm.label,
+        expression=arm.expression,
+        formula=description.formula(entries),
+        entries=entries,
+        baseline=arm == findings.design.baseline,
+        learning_rate=chosen.learning_rate if chosen else None,
+        tuning=chosen.scores if chosen else {},
+        seeds=tuple(scored),
+        failures=_failures(findings, arm),
+        scores=_stacked([run.scores for run in done]),
+        per_class_recall=_mean_recall(decisions, classes) if done else None,
+        confusion=np.sum([confusion(t, d, classes) for t, d in decisions], axis=0) if done else None,
+        reliability=_pooled([run.log_probabilities for run in done], done),
+        reliability_scaled=_pooled([run.scaled for run in done], done),
+        curve=_curve([runs[seed]["curve"] for seed in scored]),
+        cost=_cost([runs[seed] for seed in scored]),
+    )
+
+
+def _failures(findings: Findings, arm: Arm) -> tuple[str, ...]:
+    chosen = findings.choices[arm]
+    found = [
+        f"seed {seed}: {run['status']}: {run['error']}"
+        for seed, run in findings.finals[arm].items()
+        if run["status"] != "done"
+    ]
+    if chosen is not None and chosen.learning_rate is None and findings.design.learning_rates:
+        found.append("no learning rate of the grid gave a finished run for every tuning seed")
+    return tuple(found)
+
+
+def _stacked(scores: Sequence[Mapping[str, float]]) -> dict[str, np.ndarray]:
+    return {key: np.array([run[key] for run in scores]) for key in (scores[0] if scores else ())}
+
+
+def _mean_recall(decisions: Sequence[tuple[np.ndarray, np.ndarray]], classes: int) -> np.ndarray:
+    """(C,) over the seeds whose test rows have the class."""
+    recall = np.stack([per_class_recall(target, decision, classes) for target, decision in decisions])
+    known = ~np.isnan(recall)
+    mean: np.ndarray = np.where(known, recall, 0.0).sum(0) / np.maximum(known.sum(0), 1)
+    return np.where(known.any(0), mean, np.nan)
+
+
+def _pooled(log_probabilities: Sequence[np.ndarray], runs: Sequence[Scored]) -> Any:
+    if not runs:
+        return None
+    return reliability(np.concatenate(log_probabilities), np.concatenate([run.target for run in runs]))
+
+
+def _curve(curves: Sequence[Sequence[Mapping[str, float | None]]]) -> dict[str, np.ndarray]:
+    """Means over runs, which all have the same epochs; null stands for a number that was not finite."""
+    if not curves or not curves[0]:
+        return {}
+    return {
+        key: np.mean([[_number(entry[key]) for entry in curve] for curve in curves], axis=0)
+        for key in curves[0][0]
+    }
+
+
+def _number(value: float | None) -> float:
+    return np.inf if value is None else value
+
+
+def _cost(runs: Sequence[Record]) -> dict[str, float]:
+    means = {}
+    for key in (*COSTS, "best_epoch"):
+        values = [run[key] for run in runs if run[key] is not None]
+        if values:
+            means[key] = float(np.mean(values))
+    return means
+
+
+def _references(findings: Findings) -> tuple[Reference, ...]:
+    return tuple(
+        Reference(
+            name,
+            _stacked(
+                [
+                    Scored(predictions(findings.folder, run["id"]), None, {}).scores
+                    for run in runs.values()
+                    if run["status"] == "done"
+                ]
+            ),
+        )
+        for name, runs in findings.references.items()
+    )

@@ -1,0 +1,236 @@
+"""One run: from a configuration and arrays to a record and predictions."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from infoloss.study.canonical import sha256
+from infoloss.training import LockedTest, Rows, Settings, fit
+from infoloss.training.memory import peak_memory, reset_peak_memory
+
+__all__ = ["PROTOCOL", "Arrays", "Job", "Outcome", "Perform", "attempted", "failed", "performed", "versions"]
+
+PROTOCOL = 1
+"""Raised by hand when the same configuration would no longer give the same numbers."""
+
+KERNEL = "eager"
+ID_LENGTH = 32
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A run to be done. ``config`` is its identity: all that can change its numbers, defaults included."""
+
+    config: dict[str, Any]
+    label: str
+    data: str
+
+    @property
+    def id(self) -> str:
+        return sha256(self.config)[:ID_LENGTH]
+
+    @property
+    def role(self) -> str:
+        return str(self.config["role"])
+
+    @property
+    def seed(self) -> int:
+        return int(self.config["seed"])
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What came of a run: fields of its record, and predictions as safetensors bytes."""
+
+    fields: dict[str, Any]
+    predictions: bytes | None
+
+    def record(self, job: Job) -> dict[str, Any]:
+        """The whole record."""
+        config = job.config
+        copied = (
+            "role",
+            "data_sha256",
+            "split_sha256",
+            "loss",
+            "bindings",
+            "seed",
+            "learning_rate",
+            "protocol",
+        )
+        return {
+            "id": job.id,
+            "label": job.label,
+            "data": job.data,
+            **{key: config.get(key) for key in copied},
+            "config": config,
+            **self.fields,
+        }
+
+
+Perform = Callable[[Mapping[str, Any], Arrays], Outcome]
+
+
+def attempted(perform: Perform, config: Mapping[str, Any], arrays: Arrays) -> Outcome:
+    """The outcome of a run; an exception makes it a failed one, with its message."""
+    try:
+        return perform(config, arrays)
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        return failed(f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})")
+
+
+def failed(error: str) -> Outcome:
+    """The outcome of a run that could not be finished."""
+    return Outcome(_fields(status="failed", error=error), None)
+
+
+def performed(config: Mapping[str, Any], arrays: Arrays) -> Outcome:
+    """Trains and scores a run of role "tuning" or "final", or computes one of role "reference".
+
+    Args:
+        config: of a ``Job``.
+        arrays: train_features (n, F) float32, train_target (n,) int64, perhaps train_weight (n,), the same for
+            validation, and for all roles but "tuning" test_features, test_target and test_rows.
+    """
+    if config["role"] == "reference":
+        from infoloss.study.references import reference
+
+        return _reference(reference(config, arrays), arrays)
+    return _trained(config, arrays)
+
+
+def _trained(config: Mapping[str, Any], arrays: Arrays) -> Outcome:
+    from infoloss import Criterion, parse
+    from infoloss.models import build
+
+    device = torch.device(config["device"])
+    reset_peak_memory(device)
+    train, validation = _rows(arrays, "train", device), _rows(arrays, "validation", device)
+    test = None
+    if config["role"] == "final":
+        test = LockedTest(_tensor(arrays["test_features"], device), _tensor(arrays["test_target"], device))
+    options = dict(config["model"])
+    model = build(
+        options.pop("name"),
+        features=train.features.shape[1],
+        classes=config["classes"],
+        seed=config["seed"],
+        **options,
+    ).to(device)
+    # Float64 coefficients cannot be moved to a device without float64; the criterion's are plain numbers.
+    criterion = Criterion(parse(config["loss"]).bind(**config["bindings"]))
+    result = fit(
+        model,
+        criterion,
+        train,
+        validation,
+        settings=Settings(learning_rate=config["learning_rate"], **config["training"]),
+        seed=config["seed"],
+        metric=config["metric"],
+    )
+    kept: dict[str, Tensor | np.ndarray] = {}
+    if result.validation_logits is not None:
+        kept = {"validation_logits": result.validation_logits, "validation_target": validation.target}
+        if test is not None:
+            kept["test_logits"], kept["test_target"] = test.logits(result)
+            kept["test_rows"] = arrays["test_rows"]
+    return Outcome(
+        _fields(
+            status=result.status,
+            error=result.error,
+            validation=_finite(result.validation),
+            epochs=len(result.curve),
+            best_epoch=result.best_epoch,
+            curve=[_finite(entry) for entry in result.curve],
+            seconds=result.seconds,
+            step_milliseconds=result.step_milliseconds,
+            peak_memory_mib=peak_memory(device),
+        ),
+        _serialised(kept) if kept else None,
+    )
+
+
+def _reference(predicted: Mapping[str, np.ndarray], arrays: Arrays) -> Outcome:
+    kept: dict[str, Tensor | np.ndarray] = {
+        **{key: value for key, value in predicted.items() if key.endswith("_logits")},
+        **{key: arrays[key] for key in ("validation_target", "test_target", "test_rows")},
+    }
+    return Outcome(_fields(status="done", seconds=float(predicted["seconds"])), _serialised(kept))
+
+
+def _rows(arrays: Arrays, part: str, device: torch.device) -> Rows:
+    weight = arrays.get(f"{part}_weight")
+    return Rows(
+        _tensor(arrays[f"{part}_features"], device),
+        _tensor(arrays[f"{part}_target"], device),
+        None if weight is None else _tensor(weight, device),
+    )
+
+
+def _tensor(array: np.ndarray, device: torch.device) -> Tensor:
+    return torch.tensor(array, device=device)
+
+
+def _serialised(arrays: Mapping[str, Tensor | np.ndarray]) -> bytes:
+    from safetensors.numpy import save
+
+    plain = {
+        name: np.ascontiguousarray(value.cpu().numpy() if isinstance(value, Tensor) else value)
+        for name, value in arrays.items()
+    }
+    return bytes(save(plain))
+
+
+def _finite(scores: Mapping[str, float]) -> dict[str, float | None]:
+    """JSON has no infinities: an NLL that is not finite is written as null."""
+    return {key: value if abs(value) < float("inf") else None for key, value in scores.items()}
+
+
+def _fields(**given: Any) -> dict[str, Any]:
+    empty: dict[str, Any] = {
+        "status": "failed",
+        "error": None,
+        "validation": {},
+        "epochs": 0,
+        "best_epoch": None,
+        "curve": [],
+        "seconds": None,
+        "step_milliseconds": None,
+        "peak_memory_mib": None,
+    }
+    cleaned = {
+        key: None if isinstance(value, float) and value != value else value for key, value in given.items()
+    }
+    return {**empty, **cleaned, "versions": versions()}
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Of what a run's numbers may depend on without being part of its identity."""
+    return {
+        "infoloss": version("infoloss"),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "device": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else platform.processor() or "cpu",
+        "kernel": KERNEL,
+        "byteorder": sys.byteorder,
+    }
