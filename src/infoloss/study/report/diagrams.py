@@ -13,9 +13,8 @@ from .svg import Panel, Scale, element, group, line, marker, path, rectangle, te
 from .wording import abbreviated, number
 
 if TYPE_CHECKING:
-    from infoloss.study.analysis import LossResult
-
     from infoloss.evaluation import Reliability
+    from infoloss.study.analysis import LossResult
 
 
 def reliability(loss: LossResult, label: str) -> Panel | None:
@@ -24,7 +23,7 @@ def reliability(loss: LossResult, label: str) -> Panel | None:
     shown = after if after is not None else before
     if shown is None:
         return None
-    width, side, left, top = 196.0, 150.0, 30.0, 24.0
+    width, side, left, top = 226.0, 186.0, 30.0, 24.0
     across, up = Scale(0.0, 1.0, left, left + side), Scale(0.0, 1.0, top + side, top)
     repeats = max(len(loss.seeds), 1)
     body = group(
@@ -85,8 +84,8 @@ def _errors(loss: LossResult, y: float) -> list[Markup]:
             lines.append((f"{name} {_percent(loss, key)}", class_))
     drawn = [
         group(
-            marker("circle", 34.0 + 84 * place, y - 4, 3.6, "hollow" if class_ == "before" else "filled"),
-            text(words, 42.0 + 84 * place, y, "small"),
+            marker("circle", 35.0 + 96 * place, y - 4, 3.6, "hollow" if class_ == "before" else "filled"),
+            text(words, 43.0 + 96 * place, y, "small"),
             class_=class_,
         )
         for place, (words, class_) in enumerate(lines)

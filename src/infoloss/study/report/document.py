@@ -95,9 +95,7 @@ def document(analysis: Analysis, catalogue: Mapping[str, Source]) -> Document:
         _tuning(analysis),
         _data(analysis),
         _failures(analysis),
-        Section(
-            "protocol", "Protocol", (tables.pairs("protocol", "How the runs were made.", analysis.protocol),)
-        ),
+        Section("protocol", "Protocol", (tables.pairs("protocol", analysis.protocol),)),
         _environment(analysis),
         Section("losses", "The losses", (tables.expressions(analysis),)),
         _methods(analysis, catalogue),
@@ -112,8 +110,10 @@ def _facts(analysis: Analysis) -> tuple[str, ...]:
     runs = (
         f"{counted(len(analysis.losses), 'loss')}, {seed_count([_seeds(loss) for loss in analysis.losses])}"
     )
-    primary = f"chosen by {metric(analysis.primary_metric).name}"
-    return (*sizes, runs, f"baseline {analysis.baseline}", primary)
+    failed = sum(len(loss.failures) for loss in analysis.losses)
+    failures = (f"{counted(failed, 'run')} failed or diverged",) if failed else ()
+    primary = f"selected by {metric(analysis.primary_metric).name}"
+    return (*sizes, runs, f"baseline {analysis.baseline}", primary, *failures)
 
 
 def _seeds(loss: LossResult) -> int:
@@ -121,18 +121,9 @@ def _seeds(loss: LossResult) -> int:
 
 
 def _warnings(analysis: Analysis) -> tuple[str, ...]:
-    warnings = []
-    if not analysis.complete:
-        warnings.append("This study is not finished. Every number below may change, the verdicts too.")
-    if not analysis.tuned:
-        warnings.append(
-            "Untuned: no verdict on rank. One learning rate for all can reverse the order of losses."
-        )
-    failed = sum(len(loss.failures) for loss in analysis.losses)
-    if failed:
-        named = ", ".join(loss.label for loss in analysis.losses if loss.failures)
-        warnings.append(f"{counted(failed, 'run')} failed or diverged ({named}); see Failures.")
-    return tuple(warnings)
+    if analysis.complete:
+        return ()
+    return ("This study is not finished. Every number below may change, the verdicts too.",)
 
 
 def _headline(analysis: Analysis) -> tuple[str, ...]:
@@ -170,9 +161,9 @@ def _differences(analysis: Analysis) -> Section:
     )
     caption = (
         f"Mean difference from {analysis.baseline}, paired by seed, "
-        f"{seed_count([verdict.seeds for verdict in analysis.verdicts])}. Thick: 95 % interval. Thin: adjusted for "
-        "all verdicts. Shaded: the margin within which a difference would not matter. Right of zero is better in "
-        "every panel. ▲ better, ▼ worse, ≈ equivalent, ○ undecided."
+        f"{seed_count([verdict.seeds for verdict in analysis.verdicts])}. Thick: 95 % interval. Thin: "
+        "adjusted for all verdicts. Shaded: the margin within which a difference would not matter. "
+        "Right of zero is better in every panel."
     )
     return Section("differences", "Paired differences", (Gallery("forest", caption, panels),))
 
@@ -189,25 +180,26 @@ def _calibration(analysis: Analysis) -> Section:
             "calibration", title, (_missing("calibration figure", "accuracy and ECE of each loss"),)
         )
     caption = (
-        "Hollow: probabilities as they come. Filled: after temperature scaling, which leaves the accuracy as it is. "
-        f"Bars: ± 1 standard error over seeds, {seed_count([_seeds(loss) for loss in analysis.losses])}. The dotted "
-        "line is the ECE that a perfectly calibrated classifier would show on as many test rows. Exploratory."
+        "Hollow: probabilities as they come. Filled: after temperature scaling, which leaves the accuracy "
+        f"as it is. Bars: ± 1 standard error over seeds, {seed_count(list(map(_seeds, analysis.losses)))}. "
+        "The dotted line is the ECE that a perfectly calibrated classifier would show on as many test rows. "
+        "Exploratory."
     )
     return Section("calibration", title, (Gallery("calibration", caption, (panel,), columns=1),))
 
 
 def _reliability(analysis: Analysis) -> Section:
-    names = abbreviated([loss.label for loss in analysis.losses], 25)
+    names = abbreviated([loss.label for loss in analysis.losses], 28)
     drawn = [(loss, diagrams.reliability(loss, names[loss.label])) for loss in analysis.losses]
     panels = tuple(panel for _, panel in drawn if panel is not None)
     title = "Reliability"
     if not panels:
         return Section("reliability", title, (_missing("reliability diagrams", "the runs’ predictions"),))
     caption = (
-        "Accuracy (up) against confidence (across) in bins, pooled over "
-        f"{seed_count([len(loss.seeds) for loss, panel in drawn if panel])[4:]}; the larger the dot, the more test "
-        "rows. Hollow: as they come. Filled: after temperature scaling. Shaded: where 95 % of one test set’s bins "
-        "would lie if every confidence were right. ECE values are means over seeds. Exploratory."
+        "Accuracy (up) against confidence (across) in bins, pooled over seeds, "
+        f"{seed_count([len(loss.seeds) for loss, panel in drawn if panel])}; the larger the dot, the more "
+        "test rows. Hollow: as they come. Filled: after temperature scaling. Shaded: where 95 % of one test "
+        "set’s bins would lie if every confidence were right. ECE values are means over seeds. Exploratory."
     )
     return Section("reliability", title, (Gallery("reliability", caption, panels, columns=4),))
 
@@ -220,8 +212,9 @@ def _curves(analysis: Analysis) -> Section:
     if not panels:
         return Section("curves", "Learning curves", (_missing("learning curves", "training by infoloss"),))
     caption = (
-        f"Means over the final runs, {seed_count([len(loss.seeds) for loss in analysis.losses])}. Dots: mean best "
-        "epoch, the one whose weights were tested. The first tenth of the epochs may leave the frame."
+        f"Means over the final runs, {seed_count([len(loss.seeds) for loss in analysis.losses])}. Dots: "
+        "mean best epoch, the one whose weights were tested. The first quarter of the epochs may leave the "
+        "frame."
     )
     return Section("curves", "Learning curves", (Gallery("curves", caption, panels, columns=2),))
 
@@ -251,8 +244,8 @@ def _classes(analysis: Analysis) -> Section:
     )
     caption = (
         "Rows: true classes; columns: predicted. Counts summed over seeds, "
-        f"{seed_count([len(loss.seeds) for loss in analysis.losses if loss.confusion is not None])}; colour: share of "
-        "the true class, errors scaled to each matrix’s largest. Exploratory."
+        f"{seed_count([len(loss.seeds) for loss in analysis.losses if loss.confusion is not None])}. "
+        "Errors are coloured by their share of the true class, scaled to each matrix’s largest. Exploratory."
     )
     recall = tables.recall(analysis, names)
     folded = f"Confusion matrices of {counted(len(panels), 'loss')}"
@@ -278,7 +271,7 @@ def _tuning(analysis: Analysis) -> Section:
 
 def _data(analysis: Analysis) -> Section:
     notes = (Words(analysis.notes, points=True),) if analysis.notes else ()
-    return Section("data", "Data", (tables.pairs("data", "What was learnt from.", analysis.data), *notes))
+    return Section("data", "Data", (tables.pairs("data", analysis.data), *notes))
 
 
 def _failures(analysis: Analysis) -> Section:
@@ -287,7 +280,7 @@ def _failures(analysis: Analysis) -> Section:
 
 
 def _environment(analysis: Analysis) -> Section:
-    table = tables.pairs("environment", "Where the runs were made.", analysis.environment)
+    table = tables.pairs("environment", analysis.environment)
     return Section("environment", "Environment", (table,))
 
 

@@ -28,7 +28,6 @@ from .wording import GROUPS, MARKS, Metric, abbreviated, metric, number
 
 if TYPE_CHECKING:
     from infoloss.study.analysis import LossResult
-
     from infoloss.study.inference import Verdict
 
 _OUTCOME_SHAPES = {"better": "up", "worse": "down", "equivalent": "square", "undecided": "circle"}
@@ -53,7 +52,7 @@ def forest(verdicts: Sequence[Verdict], margin: float) -> Panel:
         line(scale(0.0), top, scale(0.0), bottom, "zero"),
         *(
             _difference(
-                verdict, scale, top + row * index, shown, abbreviated([verdict.loss], 46)[verdict.loss]
+                verdict, scale, top + row * index, shown, abbreviated([verdict.loss], 38)[verdict.loss]
             )
             for index, verdict in enumerate(verdicts)
         ),
@@ -95,9 +94,11 @@ def _difference(verdict: Verdict, scale: Scale, top: float, shown: Metric, label
     """One row: the label above, the adjusted interval thin, the 95 % interval thick, the outcome's mark."""
     name = group(text(label, 0, top + 13, "label halo"), element("title", verdict.sentence))
     level = top + 24.0
-    mark = text(MARKS[verdict.outcome], 352, top + 13, f"label halo {verdict.outcome}", text_anchor="end")
+    mark = text(
+        f"{MARKS[verdict.outcome]} {verdict.outcome}", 352, top + 13, "halo outcome", text_anchor="end"
+    )
     if not math.isfinite(verdict.difference):
-        return group(name, mark, text("no difference could be computed", 176, level + 4, "small"))
+        return group(name, mark, text("no difference", 0, level + 4, "small"), class_=verdict.outcome)
     left, right = sorted((scale.start, scale.stop))
     at = scale(verdict.difference)
     if not left <= at <= right:
@@ -145,42 +146,56 @@ def calibration(losses: Sequence[LossResult]) -> Panel | None:
     if not drawn:
         return None
     width, height = 620.0, 400.0
-    left, right, top, bottom = 52.0, width - 14.0, 20.0, height - 46.0
-    accuracy = [_mean(loss, "accuracy") * 100 for _, loss in drawn]
-    error = [
-        _mean(loss, key) * 100 for _, loss in drawn for key in ("ece", "ece_scaled") if key in loss.scores
+    left, right, top, bottom = frame = (52.0, width - 14.0, 22.0, height - 46.0)
+    ends = [
+        mean + sign * _accuracy(loss)[1]
+        for _, loss in drawn
+        for sign in (-1, 1)
+        for mean in [_accuracy(loss)[0]]
     ]
-    floors = [_mean(loss, "ece_noise_floor") * 100 for _, loss in drawn if "ece_noise_floor" in loss.scores]
-    across = Scale(*_roomy(min(accuracy), max(accuracy), 0.12), left, right)
-    up = Scale(0.0, max([*error, *floors, 0.1]) * 1.12, bottom, top)
-    floor = (
-        group(
-            line(left, up(float(np.mean(floors))), right, up(float(np.mean(floors))), "floor"),
-            text("noise floor", right, up(float(np.mean(floors))) + 13, "tick halo", text_anchor="end"),
-        )
-        if floors
-        else Markup("")
+    across = Scale(*_roomy(min(ends), max(ends), 0.06), left, right)
+    errors = ("ece", "ece_scaled", "ece_noise_floor")
+    up = _error_scale(
+        [_percent(loss, key) for _, loss in drawn for key in errors if key in loss.scores], bottom, top
     )
-    points = [(across(_mean(loss, "accuracy") * 100), up(_mean(loss, "ece") * 100)) for _, loss in drawn]
+    points = [(across(_accuracy(loss)[0]), up(_percent(loss, "ece"))) for _, loss in drawn]
     names = abbreviated([loss.label for _, loss in drawn], 30)
-    labels = _labels_apart(points, [names[loss.label] for _, loss in drawn], (left, right, top, bottom))
+    labels = _labels_apart(points, [names[loss.label] for _, loss in drawn], frame)
     body = group(
         left_axis(up, left, right),
         bottom_axis(across, top, bottom, count=6),
-        floor,
+        _floor([loss for _, loss in drawn], up, left, right),
         *(_calibration_point(loss, index, across, up) for index, loss in drawn),
         *(
             group(label, class_=f"series-{_series(index)}")
             for (index, _), label in zip(drawn, labels, strict=True)
         ),
         text("accuracy, %  ▸ better", (left + right) / 2, height - 10, "axis", text_anchor="middle"),
-        text("ECE, %  ▾ better", left - 44, 10, "axis"),
+        text(f"ECE, %{' (log scale)' if up.logarithmic else ''}  ▾ better", 8, 12, "axis"),
     )
     spoken = "; ".join(
-        f"{loss.label}: {number(_mean(loss, 'accuracy') * 100)} %, ECE {number(_mean(loss, 'ece') * 100)} %"
+        f"{loss.label}: {number(_accuracy(loss)[0])} %, ECE {number(_percent(loss, 'ece'))} %"
         for _, loss in drawn
     )
     return Panel(width, height, body, f"Accuracy against calibration error: {spoken}")
+
+
+def _error_scale(values: Sequence[float], bottom: float, top: float) -> Scale:
+    """From zero, or logarithmic where the worst would press all others onto the floor."""
+    low, high = min(values), max(values)
+    if low > 0 and high > 10 * low:
+        return Scale(low / 1.3, high * 1.25, bottom, top, logarithmic=True)
+    return Scale(0.0, max(high, 0.1) * 1.12, bottom, top)
+
+
+def _floor(losses: Sequence[LossResult], up: Scale, left: float, right: float) -> Markup:
+    floors = [_percent(loss, "ece_noise_floor") for loss in losses if "ece_noise_floor" in loss.scores]
+    if not floors:
+        return Markup("")
+    y = up(float(np.mean(floors)))
+    return group(
+        line(left, y, right, y, "floor"), text("noise floor", right, y + 13, "tick halo", text_anchor="end")
+    )
 
 
 def _placed(loss: LossResult) -> bool:
@@ -188,18 +203,30 @@ def _placed(loss: LossResult) -> bool:
 
 
 def _calibration_point(loss: LossResult, index: int, across: Scale, up: Scale) -> Markup:
-    """A hollow mark as the probabilities come, a filled one after temperature scaling, ± 1 standard error across."""
-    values = loss.scores["accuracy"][np.isfinite(loss.scores["accuracy"])] * 100
-    x, y = across(float(values.mean())), up(_mean(loss, "ece") * 100)
-    error = float(values.std(ddof=1)) / math.sqrt(values.size) if values.size > 1 else 0.0
-    half = abs(across(error) - across(0.0))
+    """Hollow as the probabilities come, filled after temperature scaling, ± 1 standard error across."""
+    mean, error = _accuracy(loss)
+    x, y = across(mean), up(_percent(loss, "ece"))
     shape = SHAPES[(index // _COLOURS) % len(SHAPES)]
-    parts = [line(x - half, y, x + half, y, "range")]
+    parts = [line(across(mean - error), y, across(mean + error), y, "range")]
     if "ece_scaled" in loss.scores:
-        scaled = up(_mean(loss, "ece_scaled") * 100)
+        scaled = up(_percent(loss, "ece_scaled"))
         parts += [line(x, y, x, scaled, "range"), marker(shape, x, scaled, 4.5, "filled")]
     parts += [marker(shape, x, y, 4.5, "hollow"), element("title", loss.label)]
     return group(*parts, class_=f"series-{_series(index)}")
+
+
+def _accuracy(loss: LossResult) -> tuple[float, float]:
+    """Mean and standard error over seeds, in %; one seed has no error."""
+    values = loss.scores["accuracy"][np.isfinite(loss.scores["accuracy"])] * 100
+    return float(values.mean()), float(values.std(ddof=1)) / math.sqrt(
+        values.size
+    ) if values.size > 1 else 0.0
+
+
+def _percent(loss: LossResult, key: str) -> float:
+    values = loss.scores[key]
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) * 100 if finite.size else math.nan
 
 
 def _labels_apart(
@@ -245,14 +272,14 @@ def curves(losses: Sequence[LossResult], key: str, title: str) -> Panel | None:
     if not drawn:
         return None
     width, height = 530.0, 330.0
-    left, right, top, bottom = 46.0, width - 150.0, 30.0, height - 42.0
+    left, right, top, bottom = 46.0, width - 165.0, 30.0, height - 42.0
     across = Scale(
         *_roomy(min(e.min() for *_, e, _ in drawn), max(e.max() for *_, e, _ in drawn), 0.0), left, right
     )
     low, high, logarithmic = _curve_range([values for *_, values in drawn], rising="accuracy" in key)
     up = Scale(low, high, bottom, top, logarithmic)
     frame = f"frame-{key}"
-    names = abbreviated([loss.label for _, loss, *_ in drawn], 21)
+    names = abbreviated([loss.label for _, loss, *_ in drawn], 24)
     body = group(
         element("clipPath", rectangle(left, top, right - left, bottom - top, "frame"), id=frame),
         text(title, 0, 14, "title"),
@@ -282,8 +309,8 @@ def _last(values: np.ndarray) -> float:
 
 
 def _curve_range(curves: Sequence[np.ndarray], *, rising: bool) -> tuple[float, float, bool]:
-    """The range after the first tenth of the epochs, so that the start does not flatten what matters."""
-    late = np.concatenate([values[len(values) // 10 :] for values in curves])
+    """The range after the first quarter of the epochs, so that the start does not flatten what matters."""
+    late = np.concatenate([values[len(values) // 4 :] for values in curves])
     late = late[np.isfinite(late)]
     low, high = float(late.min()), float(late.max())
     if rising:
@@ -334,12 +361,6 @@ def _end_labels(ends: Sequence[tuple[int, str, float]], frame: tuple[float, floa
 def _series(index: int) -> int:
     """The baseline comes first and is drawn in ink; the others take turns."""
     return 0 if index == 0 else (index - 1) % _COLOURS + 1
-
-
-def _mean(loss: LossResult, key: str) -> float:
-    values = loss.scores[key]
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if finite.size else math.nan
 
 
 def _roomy(low: float, high: float, share: float) -> tuple[float, float]:

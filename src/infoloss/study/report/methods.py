@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .bibliography import Source, loss_keys, method_keys
 from .tables import questions
-from .wording import GROUPS, counted, listed, metric, plain
+from .wording import GROUPS, counted, listed, metric, plain, seed_count
 
 if TYPE_CHECKING:
     from infoloss.study.analysis import Analysis
@@ -20,14 +20,14 @@ def scope(analysis: Analysis) -> str:
         return "There is no verdict: it takes a baseline and at least one other loss with paired seeds."
     covers = list(dict.fromkeys(verdict.covers for verdict in analysis.verdicts if not verdict.identical))
     sentences = [
-        f"The verdicts are about this data source ({analysis.data.get('name', 'the data')}) and this recipe: what to "
-        "expect of these losses on new data from the same source, trained in the same way.",
+        f"The verdicts are about this data source ({analysis.data.get('name', 'the data')}) and this "
+        "recipe: what to expect of these losses on new data from the same source, trained in the same way.",
         f"The intervals cover: {'; '.join(covers)}." if covers else "All predictions were identical.",
         "Better or worse means that the interval adjusted for all verdicts together (Holm) excludes zero. "
-        f"Equivalent means that the 90 % interval lies within the margin{_margins(analysis)}, which was fixed before "
-        "running. Undecided means neither: the data do not tell.",
-        "Labels, probabilities as they come and probabilities after temperature scaling are three questions with "
-        "three answers; a loss may win one and lose another.",
+        f"Equivalent means that the 90 % interval lies within the margin{_margins(analysis)}, which was "
+        "fixed before running. Undecided means neither: the data do not tell.",
+        "Labels, probabilities as they come and probabilities after temperature scaling are three questions "
+        "with three answers; a loss may win one and lose another.",
         "Nothing here says that a loss is better on other data, with another model or another budget.",
     ]
     return " ".join(sentences)
@@ -101,8 +101,7 @@ def _training(analysis: Analysis) -> list[str]:
 
 
 def _seeds(analysis: Analysis) -> str:
-    sizes = sorted({len(loss.seeds) for loss in analysis.losses})
-    return counted(sizes[0], "seed") if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} seeds"
+    return seed_count([len(loss.seeds) for loss in analysis.losses]).removeprefix("n = ")
 
 
 def _tuning(analysis: Analysis) -> str:
@@ -124,9 +123,9 @@ def _inference(analysis: Analysis, methods: list[str]) -> str:
     nadeau = " [nadeau2003]" if "nadeau2003" in methods else ""
     variance = f" covering {'; '.join(covers)} [bouthillier2021]{nadeau}" if covers else ""
     return (
-        f"We judged paired differences from the baseline in {asked} by intervals{variance}, adjusted over all "
-        f"{len(analysis.verdicts)} verdicts [holm1979]; equivalence was judged by two one-sided tests at 5 % "
-        f"[schuirmann1987] with margins fixed in advance{_margins(analysis)}."
+        f"We judged paired differences from the baseline in {asked} by intervals{variance}, adjusted over "
+        f"all {len(analysis.verdicts)} verdicts [holm1979]; equivalence was judged by two one-sided tests "
+        f"at 5 % [schuirmann1987] with margins fixed in advance{_margins(analysis)}."
     )
 
 

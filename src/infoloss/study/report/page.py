@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
+
+from markupsafe import Markup, escape
 
 from .document import Code, Document, Gallery, Part, Words
 from .svg import sheet
@@ -38,9 +41,20 @@ def _templates() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loader = PackageLoader("infoloss.study.report", "templates")
-    return Environment(
+    environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["breakable"] = breakable
+    return environment
+
+
+def breakable(expression: str) -> Markup:
+    """An expression that may wrap after its joints, so that no name is cut in the middle.
+
+    >>> print(breakable("mix_ent(w1=1)<"))
+    mix_<wbr>ent(<wbr>w1=1)&lt;
+    """
+    return Markup(re.sub(r"([_(,+*/])", r"\1<wbr>", str(escape(expression))))
 
 
 def figure_files(report: Document) -> dict[str, str]:

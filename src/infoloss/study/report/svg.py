@@ -6,6 +6,7 @@ which a rendered chart cannot.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -136,7 +137,7 @@ def _round_step(rough: float) -> float:
 
 def tick_label(value: float, ticks: Sequence[float], *, signed: bool = False) -> str:
     """As many decimals as tell the ticks apart."""
-    step = min((abs(b - a) for a, b in zip(ticks, ticks[1:], strict=False)), default=abs(value) or 1.0)
+    step = min((abs(b - a) for a, b in itertools.pairwise(ticks)), default=abs(value) or 1.0)
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     shown = f"{value:+.{decimals}f}" if signed and value else f"{value:.{decimals}f}"
     return shown.replace("-", "−")

@@ -40,11 +40,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A head, a smaller line under it, and the group it stands in with its neighbours."""
+    """A head, a smaller line under it, and the group it stands in with its neighbours.
+
+    `short` names the column where each row is a card of its own.
+    """
 
     head: str
     note: str = ""
     group: str = ""
+    short: str = ""
     numeric: bool = True
 
     @property
@@ -94,7 +98,7 @@ def markdown(table: Table) -> str:
     """A GitHub-flavoured table with its caption above."""
     heads = [markdown_text(column.whole) for column in table.columns]
     rules = ["---:" if column.numeric else ":---" for column in table.columns]
-    lines = [f"{markdown_text(table.caption)}\n", _row(heads), _row(rules)]
+    lines = [f"{markdown_text(table.caption)}\n" if table.caption else "", _row(heads), _row(rules)]
     for body in table.bodies:
         if body.heading:
             lines.append(_row([f"*{markdown_text(body.heading)}*", *[""] * (len(heads) - 1)]))
@@ -148,6 +152,7 @@ _LATEX = {
     '"': r"\textquotedbl{}",
     "−": "$-$",
     "–": "--",
+    "’": "'",
     "…": r"\ldots{}",
     "±": r"$\pm$",
     "×": r"$\times$",

@@ -29,7 +29,6 @@ from .wording import (
 
 if TYPE_CHECKING:
     from infoloss.study.analysis import Analysis, LossResult
-
     from infoloss.study.inference import Verdict
 
 REFERENCE = "reference line, never in the verdict"
@@ -46,7 +45,10 @@ def verdicts(analysis: Analysis) -> Table:
     given = {(verdict.loss, verdict.question, verdict.metric): verdict for verdict in analysis.verdicts}
     columns = [Column("loss", numeric=False)]
     columns += [
-        Column(question(about), note=_asked(metric(key), analysis), numeric=False) for about, key in asked
+        Column(
+            question(about), note=_asked(metric(key), analysis), numeric=False, short=GROUPS.get(about, about)
+        )
+        for about, key in asked
     ]
     rows = []
     for loss in analysis.losses:
@@ -57,7 +59,8 @@ def verdicts(analysis: Analysis) -> Table:
             rows.append((_name(loss), *(_verdict(cell) for cell in cells)))
     caption = (
         f"Difference from {analysis.baseline}, paired by seed, with the interval adjusted for all "
-        f"{len(analysis.verdicts)} verdicts (Holm), {seed_count([v.seeds for v in analysis.verdicts])}."
+        f"{len(analysis.verdicts)} verdicts (Holm) or, where equivalent, the 90 % interval that lies within "
+        f"the margin; {seed_count([v.seeds for v in analysis.verdicts])}."
     )
     return Table("verdicts", caption, tuple(columns), (Body(tuple(rows)),), layout="cards")
 
@@ -93,7 +96,10 @@ def _verdict(verdict: Verdict | None) -> Cell:
     if verdict.identical:
         return Cell(words, (f"difference exactly 0, n = {verdict.seeds}",), kind=verdict.outcome, order=order)
     size = f"{number(verdict.difference, shown.digits, signed=True)} {shown.difference_unit}".strip()
-    bounds = _bounds(verdict.adjusted_interval, shown.digits)
+    decided_by = (
+        verdict.equivalence_interval if verdict.outcome == "equivalent" else verdict.adjusted_interval
+    )
+    bounds = f"{_bounds(decided_by, shown.digits)}{' (90 %)' if verdict.outcome == 'equivalent' else ''}"
     details = (size, f"{bounds}, n = {verdict.seeds}", remedy(verdict))
     return Cell(words, tuple(filter(None, details)), kind=verdict.outcome, order=order)
 
@@ -167,8 +173,9 @@ def paper_verdicts(analysis: Analysis) -> Table | None:
     )
     rows = tuple(tuple(row[place] for place in places) for row in full.bodies[0].rows)
     caption = (
-        f"Difference from {analysis.baseline}, paired by seed, in points for accuracies and nats for NLL; intervals "
-        "adjusted for all verdicts (Holm); n paired seeds; more seeds needed where undecided (–: no number suffices)."
+        f"Difference from {analysis.baseline}, paired by seed, in points for accuracies and nats for NLL; "
+        "intervals adjusted for all verdicts (Holm); n paired seeds; more seeds needed where undecided "
+        "(–: no number suffices)."
     )
     return Table("verdicts", caption, columns, (Body(rows),))
 
@@ -222,20 +229,22 @@ def recall(analysis: Analysis, classes: Sequence[str]) -> Table | None:
     ]
     if not measured:
         return None
-    lowest = min(float(np.nanmin(values)) for _, values in measured)
+    every = np.concatenate([values[np.isfinite(values)] for _, values in measured])
+    bounds = (float(every.min()), float(every.max())) if every.size else (0.0, 1.0)
     rows = tuple(
-        (_name(loss), *(_recall(float(value), lowest) for value in values)) for loss, values in measured
+        (_name(loss), *(_recall(float(value), bounds) for value in values)) for loss, values in measured
     )
     columns = (Column("loss", numeric=False), *(Column(name) for name in classes))
     caption = (
-        "Recall of each class in %, mean over seeds, exploratory; darker is lower. "
-        f"{seed_count([len(loss.seeds) for loss, _ in measured]).capitalize()}."
+        f"Recall of each class in %, mean over {seed_count([len(loss.seeds) for loss, _ in measured])}; "
+        "darker is lower. Exploratory."
     )
     return Table("recall", caption, columns, (Body(rows),))
 
 
-def _recall(value: float, lowest: float) -> Cell:
-    heat = (1.0 - value) / (1.0 - lowest) if lowest < 1.0 and math.isfinite(value) else 0.0
+def _recall(value: float, bounds: tuple[float, float]) -> Cell:
+    lowest, highest = bounds
+    heat = (highest - value) / (highest - lowest) if highest > lowest and math.isfinite(value) else 0.0
     return Cell(number(value * 100, 1), order=value, heat=round(heat, 2))
 
 
@@ -252,7 +261,7 @@ def cost(analysis: Analysis) -> Table | None:
     keys = [key for key in _COSTS if any(key in loss.cost for loss in analysis.losses)]
     if not keys:
         return None
-    base = next((loss.cost for loss in analysis.losses if loss.baseline), {})
+    base: dict[str, float] = next((loss.cost for loss in analysis.losses if loss.baseline), {})
     rows = tuple(
         (_name(loss), Cell(str(len(loss.seeds))), *(_cost(loss, key, base) for key in keys))
         for loss in analysis.losses
@@ -292,8 +301,8 @@ def tuning(analysis: Analysis) -> Table | None:
     entry = metric(analysis.primary_metric)
     unit = " in %" if entry.unit == "percent" else ""
     caption = (
-        f"Mean validation {entry.name}{unit} of each learning rate over the tuning seeds; the chosen one is marked ✓. "
-        "The test set had no part in the choice."
+        f"Mean validation {entry.name}{unit} of each learning rate over the tuning seeds; the chosen one is "
+        "marked ✓. The test set had no part in the choice."
     )
     return Table("tuning", caption, columns, (Body(rows),))
 
@@ -337,8 +346,8 @@ def expressions(analysis: Analysis) -> Table:
     return Table("losses", "The losses compared, with every parameter.", columns, (Body(rows),))
 
 
-def pairs(key: str, caption: str, values: Mapping[str, str]) -> Table:
-    """Names and values, such as the protocol."""
+def pairs(key: str, values: Mapping[str, str]) -> Table:
+    """Names and values, such as the protocol; they need no caption."""
     columns = (Column("", numeric=False), Column("", numeric=False))
     rows = tuple((Cell(name.replace("_", " ")), Cell(value)) for name, value in values.items())
-    return Table(key, caption, columns, (Body(rows),), layout="pairs")
+    return Table(key, "", columns, (Body(rows),), layout="pairs")

@@ -54,9 +54,7 @@ _METRICS = {
         Metric("nll", "NLL", PROBABILITIES, "nats", lower_is_better=True),
         Metric("brier", "Brier", PROBABILITIES, lower_is_better=True),
         Metric("ece", "ECE", PROBABILITIES, "percent", lower_is_better=True, digits=2),
-        Metric(
-            "ece_noise_floor", "ECE noise floor", PROBABILITIES, "percent", lower_is_better=True, digits=2
-        ),
+        Metric("ece_noise_floor", "noise floor", PROBABILITIES, "percent", lower_is_better=True, digits=2),
         Metric("temperature", "temperature", SCALED, digits=3),
         Metric("nll_scaled", "NLL", SCALED, "nats", lower_is_better=True),
         Metric("brier_scaled", "Brier", SCALED, lower_is_better=True),

@@ -1,0 +1,448 @@
+"""The report says what the analysis holds, in every form, and nothing in it is taken for markup."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from report_cases import MODELS, Model, scores_file, study
+
+import infoloss as il
+from infoloss.study.report import render
+from infoloss.study.report.table import latex_text, markdown_code, markdown_text
+from infoloss.study.report.wording import GROUPS, abbreviated, number
+
+VOID = {"meta", "link", "wbr", "br", "img", "input", "hr"}
+SVG_LEAVES = {"path", "rect", "line", "circle"}
+HOSTILE = "<script>alert('x')</script> & \"q\" | `b` {c} $d$ %e _f_ \\g"
+
+
+class Page(HTMLParser):
+    """Open and close tags must match; collects attributes and text by tag."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.texts: dict[str, list[str]] = {}
+        self.feed(text)
+        self.close()
+        assert not self.open, f"left open: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag, f"</{tag}> at {self.getpos()}"
+
+    def handle_data(self, data: str) -> None:
+        if self.open and data.strip():
+            self.texts.setdefault(self.open[-1], []).append(data.strip())
+
+    @property
+    def words(self) -> str:
+        shown = (
+            text for tag, texts in self.texts.items() if tag not in ("style", "script") for text in texts
+        )
+        return " ".join(" ".join(shown).split())
+
+
+def rendered(analysis, folder: Path) -> tuple[Page, str]:
+    page = render(analysis, folder)
+    assert page == folder / "report.html"
+    text = page.read_text(encoding="utf-8")
+    return Page(text), text
+
+
+@pytest.fixture(scope="module")
+def full():
+    return study(seeds=6, rows=200)
+
+
+@pytest.fixture(scope="module")
+def folder(full, tmp_path_factory) -> Path:
+    where = tmp_path_factory.mktemp("report")
+    render(full, where)
+    return where
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def failed(analysis, failures: tuple[str, ...]):
+    losses = (*analysis.losses[:-1], replace(analysis.losses[-1], failures=failures))
+    return replace(analysis, losses=losses)
+
+
+def small(classes: int = 4, models: tuple[Model, ...] = MODELS[:3], seeds: int = 3):
+    return study(models, seeds=seeds, classes=classes, rows=60)
+
+
+HOSTILE_STUDY = small(models=(MODELS[0], Model(HOSTILE, 3.0, 1.0)))
+CASES = {
+    "whole": small(),
+    "incomplete": replace(small(), complete=False),
+    "untuned": replace(small(), tuned=False),
+    "scores file": scores_file(),
+    "one loss": small(models=MODELS[:1]),
+    "one seed": small(seeds=1),
+    "failures": failed(small(), ("seed 3: diverged in epoch 2",)),
+    "two classes": small(classes=2),
+    "200 classes": small(classes=200),
+    "long": small(models=(MODELS[0], Model(" + ".join([f"0.1*term_{i}" for i in range(40)]), 3.0, 1.0))),
+    "hostile": replace(
+        HOSTILE_STUDY,
+        title=HOSTILE,
+        headline=(HOSTILE,),
+        notes=(HOSTILE,),
+        data={"name": HOSTILE, "class names": f"{HOSTILE},b,c,d"},
+        protocol={HOSTILE: HOSTILE},
+        environment={HOSTILE: HOSTILE},
+        command=HOSTILE,
+    ),
+    "many losses": small(models=tuple(Model(f"loss_{i}", 2.8 + 0.02 * i, 1.0) for i in range(24))),
+    "nothing finished": replace(
+        small(models=MODELS[:1]), losses=(), verdicts=(), references=(), headline=("no run has finished",)
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_every_study_gives_a_well_formed_offline_report(case, tmp_path):
+    page, _ = rendered(case, tmp_path)
+    fetched = {"src", "href", "xlink:href", "srcset", "action", "data", "poster"}
+    urls = [(tag, value) for tag, name, value in page.attributes if name in fetched]
+    assert all(value.startswith(("#", "data:,")) or (tag == "a") for tag, value in urls)
+    assert not [
+        value for tag, value in urls if tag == "a" and not value.startswith(("#", "https://doi.org/"))
+    ]
+    styles = " ".join(page.texts["style"])
+    assert "@import" not in styles
+    assert "url(" not in styles
+    handlers = [name for _, name, _ in page.attributes if name.startswith("on")]
+    assert handlers == []
+    for drawing in (tmp_path / "figures").iterdir():
+        root = ElementTree.parse(drawing).getroot()
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert "var(" not in drawing.read_text(encoding="utf-8"), "many SVG readers know no CSS variables"
+        assert "nan" not in re.findall(r"[a-z]+", " ".join(v for e in root.iter() for v in coordinates(e)))
+
+
+def coordinates(element: ElementTree.Element) -> list[str]:
+    return [element.get(name, "") for name in ("d", "x", "y", "x1", "x2", "y1", "y2", "transform", "width")]
+
+
+def test_sections_stand_in_the_promised_order(full, tmp_path):
+    page, text = rendered(full, tmp_path)
+    assert page.texts["h2"] == [
+        "Verdict",
+        "What the verdict is about",
+        "Paired differences",
+        "Accuracy against calibration",
+        "Reliability",
+        "Learning curves",
+        "Scores",
+        "Classes",
+        "Cost",
+        "Tuning",
+        "Data",
+        "Failures",
+        "Protocol",
+        "Environment",
+        "The losses",
+        "Methods, for a paper",
+        "Run it again",
+    ]
+    assert text.index(full.headline[0]) < text.index("<h2>Verdict")
+    headings = re.findall(r"^## (.+)$", (tmp_path / "report.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert headings == page.texts["h2"]
+
+
+def test_scores_csv_holds_every_number_unrounded(full, folder):
+    table = rows(folder / "scores.csv")
+    assert len(table) == sum(len(loss.seeds) for loss in full.losses)
+    for loss in full.losses:
+        mine = [row for row in table if row["loss"] == loss.label]
+        assert [int(row["seed"]) for row in mine] == list(loss.seeds)
+        for key, values in loss.scores.items():
+            assert [float(row[key]) for row in mine] == values.tolist()
+
+
+def test_verdicts_csv_equals_the_verdicts(full, folder):
+    table = rows(folder / "verdicts.csv")
+    assert len(table) == len(full.verdicts) == 21
+    for row, verdict in zip(table, full.verdicts, strict=True):
+        assert (row["question"], row["metric"], row["loss"]) == (
+            verdict.question,
+            verdict.metric,
+            verdict.loss,
+        )
+        assert row["outcome"] == verdict.outcome
+        assert float(row["difference"]) == verdict.difference
+        assert (float(row["interval_low"]), float(row["interval_high"])) == verdict.interval
+        adjusted = (float(row["adjusted_interval_low"]), float(row["adjusted_interval_high"]))
+        assert adjusted == verdict.adjusted_interval
+        assert float(row["adjusted_p_value"]) == verdict.adjusted_p_value
+        assert row["more_seeds"] == ("" if verdict.more_seeds is None else str(verdict.more_seeds))
+        assert float(row["margin"]) == full.margins[verdict.metric]
+
+
+def verdict_cells(text: str) -> list[list[str]]:
+    body = text.split('id="table-verdicts"', 1)[1].split("</table>", 1)[0].split("<tbody>", 1)[1]
+    cells = [re.split(r"<t[dh][ >]", row)[1:] for row in body.split("<tr")[1:]]
+    return [
+        [" ".join(re.sub(r"<[^>]+>", " ", cell.split(">", 1)[1]).split()) for cell in row] for row in cells
+    ]
+
+
+def test_the_verdict_table_says_each_outcome_in_words_with_its_numbers(full, tmp_path):
+    _, text = rendered(full, tmp_path)
+    table = verdict_cells(text)
+    assert [row[0].replace(" ", "") for row in table[1:]] == [
+        loss.label.replace(" ", "") for loss in full.losses if not loss.baseline
+    ]
+    asked = list(dict.fromkeys(verdict.question for verdict in full.verdicts))
+    for row in table[1:]:
+        for place, question in enumerate(asked, start=1):
+            [verdict] = [
+                v
+                for v in full.verdicts
+                if v.question == question and v.loss.replace(" ", "") == row[0].replace(" ", "")
+            ]
+            digits = 2 if verdict.metric == "accuracy" else 4
+            assert verdict.outcome in row[place]
+            assert number(verdict.difference, digits, signed=True) in row[place]
+            assert f"n = {verdict.seeds}" in row[place]
+            if verdict.more_seeds is not None:
+                assert f"about {verdict.more_seeds} more seed" in row[place]
+
+
+def test_negligible_identical_and_unsettled_verdicts_are_told_apart(full, tmp_path):
+    better, same, stuck = full.verdicts[:3]
+    verdicts = (
+        replace(better, outcome="better", negligible=True),
+        replace(same, outcome="equivalent", negligible=False, identical=True, difference=0.0),
+        replace(stuck, outcome="undecided", negligible=False, more_seeds=None),
+        *full.verdicts[3:],
+    )
+    _, text = rendered(replace(full, verdicts=verdicts), tmp_path)
+    first, second, third = (row[1] for row in verdict_cells(text)[1:4])
+    assert "better, but negligible" in first
+    assert "identical predictions" in second
+    assert "exactly 0" in second
+    assert "more seeds alone cannot settle it" in third
+
+
+def test_reference_lines_stand_apart_from_the_losses(full, tmp_path):
+    page, text = rendered(full, tmp_path)
+    body = text.split('id="table-scores"', 1)[1].split("</table>", 1)[0]
+    assert body.count("<tbody>") == 2
+    _, references = body.rsplit("<tbody>", 1)
+    assert "reference line, never in the verdict" in references
+    assert "logistic regression" in references
+    assert "cross_" not in references
+    verdict_part = text.split('id="table-verdicts"', 1)[1].split("</table>", 1)[0]
+    assert "logistic" not in verdict_part
+    assert "exploratory" in page.words
+
+
+def test_scores_table_prints_mean_and_sample_deviation(full, folder):
+    loss = full.losses[2]
+    mean, spread = loss.scores["accuracy"].mean() * 100, loss.scores["accuracy"].std(ddof=1) * 100
+    markdown = (folder / "report.md").read_text(encoding="utf-8").split("## Scores", 1)[1]
+    [row] = [line for line in markdown.splitlines() if line.startswith(f"| `{loss.label}` |")][:1]
+    assert row.split(" | ")[1:3] == ["6", f"{mean:.2f}, ± {spread:.2f}"]
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_markdown_tables_have_as_many_cells_as_heads(case, tmp_path):
+    render(case, tmp_path)
+    lines = (tmp_path / "report.md").read_text(encoding="utf-8").splitlines()
+    tables, widths = 0, []
+    for line in lines:
+        if not line.startswith("|"):
+            widths = []
+            continue
+        widths.append(len(re.findall(r"(?<!\\)\|", line)) - 1)
+        tables += len(widths) == 1
+        assert widths[-1] == widths[0], line
+    assert tables >= 1
+
+
+def test_names_are_escaped_in_every_form(tmp_path):
+    page, text = rendered(CASES["hostile"], tmp_path)
+    assert "alert(" not in " ".join(page.texts["script"])
+    assert [tag for tag, *_ in page.attributes if tag == "script"] == []
+    assert "<script>alert" not in text
+    assert HOSTILE in page.texts["h1"]
+    markdown = (tmp_path / "report.md").read_text(encoding="utf-8")
+    outside_code = re.sub(r"(`+)[^`].*?(?<!`)\1(?!`)", "", markdown, flags=re.DOTALL)
+    assert "<script>" in markdown
+    assert "<script>" not in outside_code
+    tex = (tmp_path / "tables.tex").read_text(encoding="utf-8")
+    assert r"\textless{}script\textgreater{}" in tex
+    assert r"\{c\} \$d\$ \%e \_f\_ \textbackslash{}g" in tex
+
+
+def test_latex_has_no_unescaped_character_and_even_rows(folder):
+    tex = (folder / "tables.tex").read_text(encoding="utf-8")
+    tex.encode("ascii")
+    for table in re.findall(r"\\begin\{tabular\}.*?\\end\{tabular\}", tex, re.DOTALL):
+        [spec] = re.findall(r"\\begin\{tabular\}\{@\{\}([lr]+)@\{\}\}", table)
+        assert {r"\toprule", r"\midrule", r"\bottomrule"} <= set(table.splitlines())
+        for row in (
+            line for line in table.splitlines() if line.endswith(r"\\") and "multicolumn" not in line
+        ):
+            assert len(re.findall(r"(?<!\\)&", row)) == len(spec) - 1
+    bare = re.sub(r"\\label\{[^}]*\}|^%.*$", "", tex, flags=re.MULTILINE)
+    assert not re.search(r"(?<!\\)[_#%]", bare)
+    assert bare.count("$") % 2 == 0
+
+
+def test_latex_and_markdown_text():
+    assert latex_text("50 % & a_b #1 ~ ^ {x} $y$ \\z") == (
+        r"50 \% \& a\_b \#1 \textasciitilde{} \textasciicircum{} \{x\} \$y\$ \textbackslash{}z"
+    )
+    assert latex_text("−0.5 ± λ") == r"$-$0.5 $\pm$ $\lambda$"
+    assert markdown_text("a_b*c\n<d>") == r"a\_b\*c &lt;d&gt;"
+    assert markdown_code("a|b") == r"`a\|b`"
+    assert markdown_code("a`b") == "`` a`b ``"
+
+
+def test_an_unfinished_untuned_study_says_so_before_its_verdicts(full, tmp_path):
+    page, text = rendered(replace(full, tuned=False, complete=False), tmp_path)
+    assert page.texts["li"][0] == "untuned: no verdict on rank"
+    before = text.split("<h2>Verdict", 1)[0]
+    assert "not finished" in before
+    plain = (tmp_path / "report.md").read_text(encoding="utf-8").split("## Verdict", 1)[0]
+    assert "untuned: no verdict on rank" in plain
+    assert "not finished" in plain
+    whole, _ = rendered(full, tmp_path)
+    assert "untuned" not in whole.words.lower()
+    assert "not finished" not in whole.words
+
+
+def test_failures_are_counted_and_shown(full, tmp_path):
+    page, text = rendered(failed(full, ("seed 2: diverged in epoch 3", "seed 5: out of memory")), tmp_path)
+    assert "2 runs failed or diverged" in text.split("<h2>Verdict", 1)[0]
+    assert "seed 2: diverged in epoch 3" in page.words
+    assert "seed 5: out of memory" in page.words
+    whole, _ = rendered(full, tmp_path)
+    assert "No run failed or diverged." in whole.words
+
+
+def test_class_tables_stop_at_twenty_classes(tmp_path):
+    page, text = rendered(small(classes=20), tmp_path)
+    assert 'id="table-recall"' in text
+    page, text = rendered(small(classes=21), tmp_path)
+    assert 'id="table-recall"' not in text
+    assert "21 classes" in page.words
+
+
+def test_recall_table_prints_the_recalls(full, folder):
+    markdown = (folder / "report.md").read_text(encoding="utf-8").split("## Classes", 1)[1]
+    loss = full.losses[1]
+    row = next(line for line in markdown.splitlines() if line.startswith(f"| `{loss.label}`"))
+    assert row.split(" | ")[1:] == [f"{value * 100:.1f}" for value in loss.per_class_recall[:-1]] + [
+        f"{loss.per_class_recall[-1] * 100:.1f} |"
+    ]
+
+
+def test_a_choice_on_the_grids_edge_is_said(full, folder):
+    markdown = (
+        (folder / "report.md").read_text(encoding="utf-8").split("## Tuning", 1)[1].split("## Data", 1)[0]
+    )
+    edges = [line for line in markdown.splitlines() if "yes, the highest" in line]
+    assert [line.split("`")[1] for line in edges] == ["rescaled_square"]
+    assert "✓" in edges[0]
+
+
+def test_forest_places_better_to_the_right_for_losses_and_for_scores(full, folder):
+    """The mark of each verdict lies right of the zero line exactly if the loss is ahead."""
+    root = ElementTree.parse(folder / "figures" / "forest.svg").getroot()
+    space = "{http://www.w3.org/2000/svg}"
+    panels = [
+        g
+        for g in root.iter(f"{space}g")
+        if len(list(g.iter(f"{space}rect"))) == 1 and g.find(f"{space}g/{space}rect") is None
+    ]
+    panels = [g for g in panels if any(t.get("class") == "title" for t in g.findall(f"{space}text"))]
+    assert len(panels) == 3
+    asked = list(dict.fromkeys((v.question, v.metric) for v in full.verdicts))
+    for panel, (question, metric) in zip(panels, asked, strict=True):
+        zero = next(float(e.get("x1")) for e in panel.iter(f"{space}line") if e.get("class") == "zero")
+        verdicts = [v for v in full.verdicts if v.question == question]
+        drawn = [g for g in panel.findall(f"{space}g") if g.get("class") in {v.outcome for v in verdicts}]
+        assert len(drawn) == len(verdicts)
+        for group, verdict in zip(drawn, verdicts, strict=True):
+            mark = group.find(f"{space}path")
+            arrow = next((e for e in group.iter(f"{space}line") if e.get("class") == "arrow"), None)
+            at = (
+                float(arrow.get("x1"))
+                if arrow is not None
+                else float(re.findall(r"\(([-\d.]+)", mark.get("transform"))[0])
+            )
+            ahead = verdict.difference > 0 if metric == "accuracy" else verdict.difference < 0
+            assert (at > zero) == ahead, verdict
+
+
+def test_bibliography_holds_each_source_once(full, folder):
+    text = (folder / "references.bib").read_text(encoding="utf-8")
+    keys = re.findall(r"^@\w+\{([^,]+),", text, re.MULTILINE)
+    assert len(keys) == len(set(keys))
+    used = {name for loss in full.losses for name in loss.entries}
+    assert {il.catalogue[name].bibtex_key for name in used if il.catalogue[name].bibtex} <= set(keys)
+    assert {"holm1979", "schuirmann1987", "guo2017"} <= set(keys)
+    assert text.count("{") == text.count("}")
+    methods = (folder / "report.md").read_text(encoding="utf-8").split("## Methods", 1)[1].split("```", 1)[0]
+    cited = {key for group in re.findall(r"\\\[([a-z0-9, ]+)\\\]", methods) for key in group.split(", ")}
+    assert cited <= set(keys)
+    assert "holm1979" in cited
+
+
+def test_long_names_stay_apart_when_cut():
+    names = [f"cross_entropy + {beta}*entropy + something_long_{beta}_at_the_end" for beta in range(30)]
+    short = abbreviated(names, 14)
+    assert len(set(short.values())) == 30
+    assert max(map(len, short.values())) <= 14
+
+
+def test_rendering_again_gives_the_same_bytes(full, tmp_path):
+    render(full, tmp_path / "a")
+    render(full, tmp_path / "b")
+    files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
+    assert files == sorted(
+        path.relative_to(tmp_path / "b") for path in (tmp_path / "b").rglob("*") if path.is_file()
+    )
+    for path in files:
+        assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes()
+
+
+def test_a_seed_without_a_finite_score_is_counted(full, tmp_path):
+    scores = {key: values.copy() for key, values in full.losses[1].scores.items()}
+    scores["nll"][2] = math.inf
+    losses = (full.losses[0], replace(full.losses[1], scores=scores), *full.losses[2:])
+    page, _ = rendered(replace(full, losses=losses), tmp_path)
+    assert "n = 5" in page.words
+    assert np.isinf(float(rows(tmp_path / "scores.csv")[len(full.losses[0].seeds) + 2]["nll"]))
+
+
+def test_questions_are_grouped_under_the_words_of_the_design(full, tmp_path):
+    page, _ = rendered(full, tmp_path)
+    for words in GROUPS.values():
+        assert words in page.words
