@@ -1,7 +1,7 @@
 """What a call means: from logits and targets of any layout to rows, and from row values to one number.
 
-One definition for all losses. A batch is flattened to rows (N, C); the target becomes a hard label or
-a soft target per row, with a *mass* that carries the class weights; the mean over rows is
+One definition for all losses. A batch is N rows of C logits, read where they lie; the target becomes a
+hard label or a soft target per row, with a *mass* that carries the class weights; the mean over rows is
 Σ s_i r_i / Σ s_i ω_i (see :meth:`Batch.reduced`).
 """
 
@@ -12,30 +12,29 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Batch", "class_rows", "make_batch", "values_visible"]
+from infoloss.visibility import transforms_active, values_visible
 
-REDUCTIONS = ("none", "mean", "sum")
-
-
-def values_visible(*tensors: Tensor | None) -> bool:
-    """Whether the numbers may be looked at: on the CPU, outside compilation and ``torch.func``."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return False
-    return all(
-        t is None or (t.device.type == "cpu" and type(t) in (Tensor, torch.nn.Parameter)) for t in tensors
-    )
+__all__ = ["Batch", "class_rows", "make_batch", "place"]
 
 
-def class_rows(logits: Tensor) -> Tensor:
-    """Logits (C,), (N, C) or (N, C, d1, …) as rows (N·d1·…, C), float32 at least."""
+def class_planes(logits: Tensor) -> Tensor:
+    """Logits (C,), (N, C) or (N, C, d1, …) as (N, C, d1·…), without a copy where the layout allows."""
     if not logits.is_floating_point():
         raise TypeError(f"logits must be floating point, got {logits.dtype}")
     if logits.ndim == 0:
         raise ValueError("logits must have a class axis: shape (C,), (N, C) or (N, C, d1, …), got ()")
-    rows = logits[None] if logits.ndim == 1 else logits.movedim(1, -1)
-    if rows.shape[-1] == 0:
+    if logits.ndim <= 2:
+        planes = (logits[None] if logits.ndim == 1 else logits)[:, :, None]
+    else:
+        planes = logits.flatten(2)
+    if planes.shape[1] == 0:
         raise ValueError(f"logits of shape {tuple(logits.shape)} have no classes")
-    rows = rows.reshape(-1, rows.shape[-1])
+    return planes
+
+
+def class_rows(planes: Tensor) -> Tensor:
+    """(B, C, S) as rows (B·S, C), float32 at least."""
+    rows = planes.movedim(1, -1).reshape(-1, planes.shape[1])
     return rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
 
 
@@ -43,16 +42,23 @@ def class_rows(logits: Tensor) -> Tensor:
 class Batch:
     """Rows ready for a kernel, and what turns row values into the result of the call."""
 
-    logits: Tensor  # (N, C)
+    logits: Tensor  # (B, C, S): N = B·S rows, class c of row (b, s) at [b, c, s]
     target: Tensor | None  # hard (N,), in range everywhere; soft (N, C), rows of sum 1
-    soft: bool  # the target is a distribution: given as one, or smoothed
+    smoothing: float  # ε of a hard target whose rows become (1 − ε)·one-hot + ε/C
     kept: Tensor | None  # (N,) bool; None: every row
     mass: Tensor | None  # (N,) w_y, or Σ t_c w_c with smoothing; None: 1
     sample_weight: Tensor | None  # (N,) s
     omega: Tensor | None  # (N,) ω: w_y, or Σ t_c w_c without smoothing; None: 1
-    masks: bool  # some logit may be −inf
     shape: torch.Size  # of the result without a reduction
     dtype: torch.dtype  # of the result
+
+    @property
+    def soft(self) -> bool:
+        """Whether the target is a distribution: given as one, or smoothed."""
+        return self.target is not None and (self.target.ndim == 2 or self.smoothing > 0)
+
+    def __len__(self) -> int:
+        return self.logits.shape[0] * self.logits.shape[2]
 
     def reduced(self, rows: Tensor, reduction: str, denominator: Tensor | float | None = None) -> Tensor:
         """Σ s_i r_i ("sum"), over Σ s_i ω_i ("mean"), or s_i r_i by row ("none"); r_i includes the mass.
@@ -101,48 +107,45 @@ def make_batch(
 
     Raises:
         TypeError: a dtype does not fit.
-        ValueError: a shape or value does not fit, or every class of a row is masked.
+        ValueError: a shape or value does not fit.
         IndexError: a label is out of range (where values may be looked at).
     """
-    z = class_rows(logits)
+    z = class_planes(logits)
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     wide = torch.float32 if z.device.type == "mps" else torch.float64
     shape = logits.shape[:0] if logits.ndim == 1 else logits.shape[:1] + logits.shape[2:]
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing must be between 0 and 1, got {label_smoothing}")
-    w = _class_weight(weight, z)
-    s = _per_row(sample_weight, shape, z, wide)
-    kept = mass = omega = t = None
-    soft = False
-    if target is not None:
-        soft = target.is_floating_point()
-        t = _soft_rows(target, logits, z) if soft else _hard_rows(target, shape)
-        if soft:
-            t, kept = _without_ignored(t, ignore_index)
-            omega = (t if w is None else t * w).sum(-1, dtype=wide)
-        else:
-            t, kept = _in_range(t, z.shape[-1], ignore_index, shape)
-            omega = mass = None if w is None else w[t].to(wide)
-    if kept is not None:
-        z = torch.where(kept[:, None], z, 0)  # whatever an ignored row holds, nan included, leaves no trace
-    masks = _has_masks(z, shape)
-    if t is not None and (soft or label_smoothing > 0):
-        t, mass = _distribution(t, z, w, label_smoothing, masks=masks, wide=wide)
-        soft = True
-    return Batch(z, t, soft, kept, mass, s, omega, masks, shape, dtype)
+    w = _class_weight(weight, z, dtype)
+    s = _per_row(sample_weight, shape, wide)
+    t: Tensor | None = None
+    kept = mass = omega = None
+    if target is not None and target.is_floating_point():
+        t, kept = _without_ignored(_soft_rows(target, logits, dtype), ignore_index)
+        omega = (t if w is None else t * w).sum(-1, dtype=wide)
+        t, mass = _distribution(t, z, w, label_smoothing, wide)
+        label_smoothing = 0.0
+    elif target is not None:
+        t, kept = _in_range(_hard_rows(target, shape), z.shape[1], ignore_index, shape)
+        omega = mass = None if w is None else w[t].to(wide)
+        if w is not None and label_smoothing > 0:
+            t = torch.nn.functional.one_hot(t, z.shape[1]).to(dtype)
+            t, mass = _distribution(t, z, w, label_smoothing, wide)
+            label_smoothing = 0.0
+    return Batch(z, t, label_smoothing, kept, mass, s, omega, shape, dtype)
 
 
-def _class_weight(weight: Tensor | None, z: Tensor) -> Tensor | None:
+def _class_weight(weight: Tensor | None, z: Tensor, dtype: torch.dtype) -> Tensor | None:
     if weight is None:
         return None
-    if weight.shape != z.shape[-1:]:
+    if weight.shape != z.shape[1:2]:
         raise ValueError(
-            f"weight must have shape ({z.shape[-1]},), one number a class, got {tuple(weight.shape)}"
+            f"weight must have shape ({z.shape[1]},), one number a class, got {tuple(weight.shape)}"
         )
-    return weight.to(z.dtype)
+    return weight.to(dtype)
 
 
-def _per_row(values: Tensor | None, shape: torch.Size, z: Tensor, wide: torch.dtype) -> Tensor | None:
+def _per_row(values: Tensor | None, shape: torch.Size, wide: torch.dtype) -> Tensor | None:
     if values is None:
         return None
     if values.shape != shape:
@@ -162,13 +165,13 @@ def _hard_rows(target: Tensor, shape: torch.Size) -> Tensor:
     return target.reshape(-1).long()
 
 
-def _soft_rows(target: Tensor, logits: Tensor, z: Tensor) -> Tensor:
+def _soft_rows(target: Tensor, logits: Tensor, dtype: torch.dtype) -> Tensor:
     if target.shape != logits.shape:
         raise ValueError(
             f"a target of probabilities must have the logits' shape {tuple(logits.shape)}, "
             f"got {tuple(target.shape)}"
         )
-    return class_rows(target).to(z.dtype)
+    return class_rows(class_planes(target)).to(dtype)
 
 
 def _without_ignored(t: Tensor, ignore_index: int) -> tuple[Tensor, Tensor | None]:
@@ -181,37 +184,29 @@ def _without_ignored(t: Tensor, ignore_index: int) -> tuple[Tensor, Tensor | Non
 
 def _in_range(y: Tensor, classes: int, ignore_index: int, shape: torch.Size) -> tuple[Tensor, Tensor | None]:
     """Labels that can be used as indices, and the rows that count."""
-    kept = y != ignore_index
     if values_visible(y):
+        low, high = (int(bound) for bound in y.aminmax()) if len(y) else (0, 0)
+        if low >= 0 and high < classes and not 0 <= ignore_index < classes:
+            return y, None
+        kept = y != ignore_index
         wrong = kept & ((y < 0) | (y >= classes))
         if wrong.any():
-            place = _place(int(wrong.nonzero()[0, 0]), shape)
             raise IndexError(
-                f"target{place} is {int(y[wrong][0])}, expected 0 ≤ label < {classes} "
+                f"target{place(wrong, shape)} is {int(y[wrong][0])}, expected 0 ≤ label < {classes} "
                 f"or ignore_index={ignore_index}"
             )
         if kept.all():
             return y, None
-    elif y.device.type != "cpu" and not torch._C._are_functorch_transforms_active():
-        torch._assert_async((~kept | ((y >= 0) & (y < classes))).all())
+    else:
+        kept = y != ignore_index
+        if y.device.type != "cpu" and not transforms_active():
+            torch._assert_async((~kept | ((y >= 0) & (y < classes))).all())
     return torch.where(kept, y, 0), kept
 
 
-def _has_masks(z: Tensor, shape: torch.Size) -> bool:
-    if not values_visible(z):
-        return True
-    masked = z == -torch.inf
-    if not masked.any():
-        return False
-    whole = masked.all(-1)
-    if whole.any():
-        place = _place(int(whole.nonzero()[0, 0]), shape)
-        raise ValueError(f"every class of logits row {place or 0} is masked (−inf)")
-    return True
-
-
-def _place(row: int, shape: torch.Size) -> str:
-    """A flat row number as an index into the target's shape: ``[row, d1, …]``."""
+def place(found: Tensor, shape: torch.Size) -> str:
+    """The first of the rows found, (N,) bool, as an index into the result's shape: ``[row, d1, …]``."""
+    row = int(found.nonzero()[0, 0])
     index = []
     for size in reversed(shape):
         index.append(row % size)
@@ -220,18 +215,12 @@ def _place(row: int, shape: torch.Size) -> str:
 
 
 def _distribution(
-    t: Tensor, z: Tensor, w: Tensor | None, smoothing: float, *, masks: bool, wide: torch.dtype
+    t: Tensor, z: Tensor, w: Tensor | None, smoothing: float, wide: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """A target as rows of sum 1, reweighted by class, and the mass Σ w_c t_c that they had."""
-    if t.ndim == 1:
-        t = torch.nn.functional.one_hot(t, z.shape[-1]).to(z.dtype)
+    """A soft target smoothed, reweighted by class and with rows of sum 1, and the mass Σ w_c t_c it had."""
     if smoothing > 0:
-        if masks:
-            unmasked = (z != -torch.inf).to(z.dtype)
-            uniform = unmasked / unmasked.sum(-1, keepdim=True)
-        else:
-            uniform = torch.full_like(z, 1 / z.shape[-1])
-        t = (1 - smoothing) * t + smoothing * uniform
+        unmasked = (class_rows(z) != -torch.inf).to(t.dtype)
+        t = (1 - smoothing) * t + smoothing * unmasked / unmasked.sum(-1, keepdim=True)
     if w is not None:
         t = t * w
     mass = t.sum(-1, dtype=wide)

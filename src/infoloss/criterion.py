@@ -89,6 +89,6 @@ class Criterion(nn.Module):
         return self.term.probabilities(logits, **self.coefficients)
 
     def __repr__(self) -> str:
-        values = "".join(f", {name}={float(getattr(self, name)):g}" for name in self._names)
+        values = "".join(f", {name}={getattr(self, name).item():g}" for name in self._names)
         learn = [name for name in self._names if isinstance(getattr(self, name), nn.Parameter)]
         return f"Criterion({self.term}{values}{f', learn={tuple(learn)}' if learn else ''})"

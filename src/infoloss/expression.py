@@ -68,7 +68,7 @@ def parse(text: str | Term) -> Term:
     try:
         tree = ast.parse(source, mode="eval")
     except (SyntaxError, ValueError, RecursionError) as error:
-        column = max((getattr(error, "offset", None) or 1) - 1, 0)
+        column = (getattr(error, "offset", None) or len(source) + 1) - 1
         reason = getattr(error, "msg", None) or "too deeply nested"
         raise ExpressionError(f"not an expression: {reason}", source, min(column, len(source))) from None
     return _Reader(source).term(tree.body)

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from infoloss import kernels
-from infoloss.batch import Batch, class_rows, make_batch
-from infoloss.statistics import STATISTICS, Moments
+from infoloss.batch import Batch, class_planes, class_rows, make_batch, place
+from infoloss.statistics import SMOOTHING, STATISTICS, Moments, smoothed
 from infoloss.views import View
+from infoloss.visibility import values_visible
 
 if TYPE_CHECKING:
     from infoloss.terms import Statistic, Term
@@ -50,28 +51,49 @@ class Rows:
         self.coefficients = coefficients
         self.passes: list[Pass] = []
         for views, statistic in readings:
-            needs = STATISTICS[statistic.name].needs
+            needs = list(STATISTICS[statistic.name].needs)
+            if batch.smoothing:
+                needs += [more for need in tuple(needs) for more in SMOOTHING.get(need, ())]
             for known in self.passes:
                 if known.views == views and known.floor == statistic.floor:
                     known.needs.extend(needs)
                     break
             else:
-                self.passes.append(Pass(views, statistic.floor, list(needs), {}))
+                self.passes.append(Pass(views, statistic.floor, needs, {}))
+        # half types once for all passes, so that their gradients are added before they are rounded
+        logits = batch.logits.float() if batch.logits.dtype.itemsize < 4 else batch.logits
         for one in self.passes:
+            floor = one.floor or 0.0
             one.moments = kernels.reduce(
-                batch.logits,
+                logits,
                 batch.target,
                 one.views,
                 one.needs,
-                floor=one.floor or 0.0,
-                masks=batch.masks,
+                floor=floor,
+                kept=batch.kept,
                 coefficients=coefficients,
             )
+            if batch.smoothing:
+                one.moments = smoothed(one.moments, batch.smoothing, floor)
 
     def value(self, views: Views, statistic: Statistic) -> Tensor:
         """The statistic of each row, (N,)."""
         one = next(p for p in self.passes if p.views == views and p.floor == statistic.floor)
         return STATISTICS[statistic.name].value(one.moments)
+
+    def empty(self) -> Tensor | None:
+        """Where every class of a row that counts is masked, (N,); None where no statistic was read.
+
+        Raises:
+            ValueError: there is such a row, and values may be looked at.
+        """
+        if not self.passes:
+            return None
+        empty = self.passes[0].moments["maximum"] == -torch.inf
+        if values_visible(empty) and empty.any():
+            at = place(empty, self.batch.shape) or " that was given"
+            raise ValueError(f"every class of the row of logits{at} is masked (−inf)")
+        return empty
 
     def label_masked(self) -> Tensor | None:
         """Where some view masks a class that the target wants, (N,); None where nothing is masked."""
@@ -107,15 +129,16 @@ def read(
 
 def row_values(term: Term, rows: Rows, views: Views = ()) -> Tensor:
     """The value of each row before any weight: inf where the label is masked, nan where every class is."""
-    z = rows.batch.logits
+    empty = rows.empty()
     value = term.value(rows, views)
     if not isinstance(value, Tensor) or value.ndim == 0:
-        value = torch.zeros(len(z), dtype=torch.float64, device=z.device) + value
+        device = rows.batch.logits.device
+        value = torch.zeros(len(rows.batch), dtype=torch.float64, device=device) + value
     masked = rows.label_masked()
     if masked is not None and term.has_loss:
         value = torch.where(masked, torch.inf, value)
-    if rows.batch.masks:
-        value = torch.where((z == -torch.inf).all(-1), torch.nan, value)
+    if empty is not None and not values_visible(empty):
+        value = torch.where(empty, torch.nan, value)
     return value
 
 
@@ -136,7 +159,7 @@ def _accuracy(batch: Batch) -> Tensor:
     if batch.target is None:
         return torch.full((), torch.nan, device=batch.logits.device)
     label = batch.target if batch.target.ndim == 1 else batch.target.argmax(-1)
-    right = (batch.logits.detach().argmax(-1) == label).to(torch.float64)
+    right = (batch.logits.detach().argmax(1).reshape(-1) == label).to(torch.float64)
     return replace(batch, mass=None, omega=None, dtype=torch.float32).reduced(right, "mean")
 
 
@@ -144,7 +167,7 @@ def log_probabilities(term: Term, logits: Tensor, coefficients: Mapping[str, Val
     """ln p(class|row) of :meth:`infoloss.Term.log_probabilities`, of the logits' shape."""
     term.check_bound(coefficients)
     link, views = term.link(())
-    x, a = kernels.viewed(class_rows(logits), views, coefficients)
+    x, a = kernels.viewed(class_rows(class_planes(logits)), views, coefficients)
     log_q = torch.log_softmax(x, -1) if link is None else link(x + a[:, None].to(x.dtype))
     if logits.ndim == 1:
         return log_q[0]

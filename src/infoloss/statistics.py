@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["MOMENTS", "STATISTICS", "Definition", "Moments"]
+__all__ = ["MOMENTS", "SMOOTHING", "STATISTICS", "Definition", "Moments", "smoothed"]
 
 Moments = dict[str, Tensor]
 """Moments by name, each of shape (N,), float64 (float32 on devices that have no float64)."""
@@ -105,3 +105,40 @@ STATISTICS: dict[str, Definition] = {
     "classes": _moment("classes", "number of unmasked classes"),
 }
 """Every statistic by its public name, with q = softmax(z), y a hard label and t a soft target."""
+
+
+SMOOTHING: dict[str, tuple[str, ...]] = {
+    "label_logit": ("logit_sum", "classes"),
+    "label_logit_square": ("logit_square_sum", "classes"),
+    "label_exp": ("exp_sum", "classes"),
+    "label_log_exp": ("label_exp", "exp_sum", "classes"),
+    "label_entropy": ("classes",),
+    "label_square_sum": ("classes",),
+}
+"""The further moments that a label's moment needs under label smoothing."""
+
+
+def smoothed(m: Moments, epsilon: float, floor: float) -> Moments:
+    """The moments of the soft target (1 − ε)·one-hot + ε/C, from those of the hard label."""
+    result = dict(m)
+    n = m.get("classes", torch.ones(()))
+    other = epsilon / n  # the target's value at every class but the label's
+    label = 1 - epsilon + other
+    if "label_logit" in m:
+        result["label_logit"] = (1 - epsilon) * m["label_logit"] + epsilon * (
+            m["logit_sum"] / n - m["maximum"]
+        )
+    if "label_logit_square" in m:
+        result["label_logit_square"] = (1 - epsilon) * m["label_logit_square"] + other * m["logit_square_sum"]
+    if "label_log_exp" in m:
+        rest = m["exp_sum"] - m["label_exp"]
+        result["label_log_exp"] = m["label_exp"] * torch.log(label.clamp(min=floor)) + rest * torch.log(
+            other.clamp(min=floor)
+        )
+    if "label_exp" in m and "exp_sum" in m:
+        result["label_exp"] = (1 - epsilon) * m["label_exp"] + other * m["exp_sum"]
+    if "label_entropy" in m:
+        result["label_entropy"] = -torch.xlogy(label, label) - (n - 1) * torch.xlogy(other, other)
+    if "label_square_sum" in m:
+        result["label_square_sum"] = label**2 + (n - 1) * other**2
+    return result

@@ -447,7 +447,10 @@ class Operation(Term):
         return Operation(self.symbol, self.left.mapped(change), self.right.mapped(change))
 
     def value(self, rows: Rows, views: Views = ()) -> Value:
-        return OPERATIONS[self.symbol](self.left.value(rows, views), self.right.value(rows, views))  # type: ignore[no-any-return]
+        left, right = self.left.value(rows, views), self.right.value(rows, views)
+        if not isinstance(left, Tensor) and not isinstance(right, Tensor):
+            left = torch.tensor(left, dtype=torch.float64)  # 1/0 is inf and (−2)**.5 nan, as for statistics
+        return OPERATIONS[self.symbol](left, right)  # type: ignore[no-any-return]
 
     def target_degree(self) -> int:
         left, right = self.left.target_degree(), self.right.target_degree()

@@ -12,8 +12,10 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
+from infoloss.batch import class_rows
 from infoloss.statistics import Moments
 from infoloss.views import View, row_dtype
+from infoloss.visibility import values_visible
 
 __all__ = ["reduce", "viewed"]
 
@@ -35,34 +37,37 @@ def reduce(
     needs: Collection[str],
     *,
     floor: float = 0.0,
-    masks: bool = True,
+    kept: Tensor | None = None,
     coefficients: Mapping[str, Tensor | float] | None = None,
 ) -> Moments:
     """The moments of each row of ``logits`` seen through ``views``.
 
     Args:
-        logits: (N, C), float32 or float64; −inf masks a class.
+        logits: (B, C, S), the N = B·S rows along the middle axis; −inf masks a class.
         target: hard labels (N,) in range, a soft target (N, C), or None if nothing needs one.
         views: applied in this order.
         needs: names of :data:`~infoloss.statistics.MOMENTS`.
         floor: smallest target probability under the logarithm of ``label_log_exp``.
-        masks: False promises that no logit is −inf, and saves looking.
+        kept: (N,) which rows count; whatever another row holds, nan included, leaves no trace.
         coefficients: values of the names that a view refers to.
 
     Returns:
         The moments that are needed, each (N,), float64, differentiable to any order.
     """
-    x, a = viewed(logits, views, coefficients or {})
+    rows = class_rows(logits)
+    if kept is not None:
+        rows = torch.where(kept[:, None], rows, 0)
+    x, a = viewed(rows, views, coefficients or {})
+    wide = a.dtype
     peak, _ = x.max(-1)
-    centre = peak.detach()
-    masked = None
-    if masks or views:
-        masked = x == -torch.inf
-        centre = centre.masked_fill(centre == -torch.inf, 0)
+    moments: Moments = {"maximum": a + peak.detach().to(wide)}
+    masked = x == -torch.inf
+    if values_visible(masked) and not masked.any():
+        masked, centre = None, peak.detach()
+    else:
+        centre = peak.detach().masked_fill(peak.detach() == -torch.inf, 0)
     u = x - centre[:, None]  # (N, C), ≤ 0
     e = torch.exp(u)
-    wide = a.dtype
-    moments: Moments = {"maximum": a + centre.to(wide)}
 
     def filled(value: Tensor) -> Tensor:
         """``value`` with 0 where the class is masked, so that 0·(−inf) is 0, in its gradient too."""
