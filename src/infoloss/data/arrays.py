@@ -102,10 +102,10 @@ def _from_frame(
         columns = {name: joined(values, other[name], name) for name, values in columns.items()}
         if labels is not None:
             labels = joined(labels, _vector(test[1], "the test y", len(test[0])), "y")
-    features, chosen, target_name = picked(columns, {**named, "target": y} if inside else named)
+    features, chosen, target_name, notes = picked(columns, {**named, "target": y} if inside else named)
     if labels is None:
-        return features, chosen, target_name, (f"target: {target_name}",)
-    return features, {**chosen, "target": labels}, str(getattr(y, "name", None) or "y"), ()
+        return features, chosen, target_name, notes
+    return features, {**chosen, "target": labels}, str(getattr(y, "name", None) or "y"), notes
 
 
 def _frame(frame: Any) -> dict[str, Column]:

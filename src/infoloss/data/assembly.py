@@ -7,6 +7,7 @@ import numpy as np
 from infoloss.data.columns import Categorical, Column, codes, missing
 from infoloss.data.dataset import Dataset
 from infoloss.data.features import Features, listing
+from infoloss.data.names import counted
 from infoloss.data.roles import Roles
 from infoloss.data.splits import PARTS, SplitRule, fractions
 
@@ -27,8 +28,8 @@ def dataset(name: str, features: Features, roles: Roles, *, source: str, notes: 
             "or an empty field for a missing value"
         )
     target, classes = _labels(roles.target, roles.target_name)
-    features, dropped = _useful(features)
     rule = _rule(roles)
+    features, dropped = _useful(features)
     made = Dataset(
         name=name,
         features=features,
@@ -47,8 +48,8 @@ def _labels(labels: Column, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
     absent = missing(labels)
     if absent.any():
         raise ValueError(
-            f"{name} has {int(absent.sum())} missing labels, the first in row {int(absent.argmax())} "
-            "(counted from 0); remove these rows or label them"
+            f"{name} has {counted(int(absent.sum()), 'missing label')} (empty, nan, NA, None, ? …), "
+            f"the first in row {int(absent.argmax())} (counted from 0); remove these rows or label them"
         )
     target, classes = codes(labels)
     if not isinstance(labels, Categorical) and np.isinf(labels).any():
@@ -180,16 +181,20 @@ def _check_classes(made: Dataset, target_name: str) -> None:
             :, pool
         ]
         counts = np.bincount(np.unique(pairs, axis=1)[0], minlength=len(made.classes))
-        unit = "rows" if rule.groups is None else "groups"
+        unit = "row" if rule.groups is None else "group"
         where = "" if rule.assignment is None else " outside the test rows"
-        needs = f"the split needs {len(parts)} {unit} of every class, one each for {', '.join(parts)}"
-        _check_counts(counts, len(parts), made.classes, f"{target_name}: class", f"{unit}{where}; {needs}")
+        needs = f"the split needs {len(parts)} {unit}s of every class, one each for {', '.join(parts)}"
+        _check_counts(counts, len(parts), made.classes, (f"{target_name}: class", unit, f"{where}; {needs}"))
     counts = np.bincount(made.target[made.split(0).train], minlength=len(made.classes))
-    _check_counts(counts, 1, made.classes, f"{target_name}: class", "training rows; it could not be learnt")
+    words = f"{target_name}: class", "training row", "; it could not be learnt"
+    _check_counts(counts, 1, made.classes, words)
 
 
-def _check_counts(counts: np.ndarray, need: int, classes: tuple[str, ...], what: str, rest: str) -> None:
+def _check_counts(
+    counts: np.ndarray, need: int, classes: tuple[str, ...], words: tuple[str, str, str]
+) -> None:
     few = np.flatnonzero(counts < need)
     if len(few):
-        others = f" ({len(few) - 1} more classes likewise)" if len(few) > 1 else ""
-        raise ValueError(f"{what} {classes[few[0]]!r} has {counts[few[0]]} {rest}{others}")
+        what, unit, rest = words
+        others = f" (and {counted(len(few) - 1, 'more class')} likewise)" if len(few) > 1 else ""
+        raise ValueError(f"{what} {classes[few[0]]!r} has {counted(counts[few[0]], unit)}{rest}{others}")

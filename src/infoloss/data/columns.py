@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Categorical", "Column", "array", "categorical", "codes", "column", "joined", "missing"]
+__all__ = ["Categorical", "Column", "array", "categorical", "codes", "column", "joined", "missing", "numbers"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +90,27 @@ def joined(first: Column, second: Column, name: str) -> Column:
     if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
         return np.concatenate([first, second])
     raise ValueError(f"{name!r} holds text on one side and numbers on the other")
+
+
+def numbers(values: Categorical) -> tuple[np.ndarray, str] | None:
+    """Numbers of a column with a little stray text, which becomes missing; and the most frequent stray.
+
+    None unless at least 95 % of the values, and more than 20 distinct ones, are numbers.
+    """
+    parsed = np.array([*map(_parsed, values.categories), np.nan])  # code −1 is the last
+    found = parsed[values.codes]
+    known = values.codes >= 0
+    stray = known & np.isnan(found)
+    if stray.sum() > known.sum() / 20 or np.count_nonzero(~np.isnan(parsed)) <= 20:
+        return None
+    return found, values.categories[np.bincount(values.codes[stray]).argmax()]
+
+
+def _parsed(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return np.nan
 
 
 def _entries(values: Categorical) -> list[str | None]:

@@ -5,7 +5,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["unknown"]
+__all__ = ["counted", "unknown"]
+
+
+def counted(number: int, noun: str) -> str:
+    """The number with its noun.
+
+    Example:
+        >>> counted(1, "row"), counted(2, "class")
+        ('1 row', '2 classes')
+    """
+    plural = noun + ("es" if noun.endswith("s") else "s")
+    return f"{number} {noun if number == 1 else plural}"
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> ValueError:

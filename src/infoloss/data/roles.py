@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from infoloss.data.columns import Column
+from infoloss.data.columns import Categorical, Column, numbers
 from infoloss.data.features import Features, from_columns
 from infoloss.data.names import unknown
 
@@ -13,6 +13,14 @@ __all__ = ["TARGETS", "Roles", "picked"]
 
 TARGETS = ("target", "class", "label", "y")
 """Columns that are the target unless another is named, in this order; else the last column."""
+
+
+_WORDS = {
+    "groups": "rows kept together by",
+    "order": "test rows are the latest by",
+    "sample_weight": "sample weights",
+    "parts": "split given by",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +38,8 @@ class Roles:
 
 def picked(
     columns: Mapping[str, Column], names: Mapping[str, str | None], drop: Iterable[str] = ()
-) -> tuple[Features, dict[str, Column], str]:
-    """Features, the columns of the named roles, and how messages should call the target.
+) -> tuple[Features, dict[str, Column], str, tuple[str, ...]]:
+    """Features, the columns of the named roles, how messages should call the target, and notes.
 
     Args:
         columns: all columns of the table.
@@ -51,8 +59,22 @@ def picked(
         if others or name in drop:
             raise ValueError(f"column {name!r} is both {role} and {others[0] if others else 'dropped'}")
     left_out = {*chosen.values(), *drop}
-    features = from_columns({name: values for name, values in columns.items() if name not in left_out})
-    return features, {role: columns[name] for role, name in chosen.items()}, target_name
+    features, notes = _features({name: values for name, values in columns.items() if name not in left_out})
+    said = [
+        f"{_WORDS.get(role, role)}: {target_name if role == 'target' else name}"
+        for role, name in chosen.items()
+    ]
+    return features, {role: columns[name] for role, name in chosen.items()}, target_name, (*said, *notes)
+
+
+def _features(columns: dict[str, Column]) -> tuple[Features, tuple[str, ...]]:
+    notes = []
+    for name, values in columns.items():
+        found = numbers(values) if isinstance(values, Categorical) else None
+        if found is not None:
+            columns[name], stray = found
+            notes.append(f"column {name!r} holds numbers; text in it, such as {stray!r}, is read as missing")
+    return from_columns(columns), tuple(notes)
 
 
 def _target(columns: Mapping[str, Column], chosen: Mapping[str, str], drop: set[str]) -> tuple[str, str]:

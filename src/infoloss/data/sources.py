@@ -76,7 +76,7 @@ def load(
             raise ValueError(f"split={split!r} and test={str(test)!r} both say which rows test; give one")
         roles["parts"] = split
     table, rows = read_table(path, test=test)
-    features, chosen, target_name = picked(table.columns, roles, drop)
+    features, chosen, target_name, notes = picked(table.columns, roles, drop)
     if test is not None:
         chosen["parts"] = categorical(["train"] * rows + ["test"] * (len(chosen["target"]) - rows))
     return dataset(
@@ -84,7 +84,7 @@ def load(
         features,
         Roles(target_name=target_name, fractions=fractions, **chosen),
         source=path.name if test is None else f"{path.name}, test rows from {Path(test).name}",
-        notes=(f"target: {target_name}", *table.notes),
+        notes=(*notes, *table.notes),
     )
 
 

@@ -71,9 +71,13 @@ def _fields(path: Path) -> tuple[pl.DataFrame, tuple[str, ...]]:
         raise ValueError(f"{path} is empty; expected a header line and rows") from None
     except pl.exceptions.ComputeError as error:
         if "utf-8" not in str(error).lower():
-            raise ValueError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}") from None
+            raise ValueError(f"{path} is no table: {_ragged(path, separator) or error}") from None
         frame = pl.read_csv(path, encoding="latin-1", **options)
         notes += (f"{path.name} is not UTF-8; read as Latin-1",)
+    # Blank lines, and the one at the end.
+    frame = frame.filter(~pl.all_horizontal(pl.all().fill_null("").str.strip_chars() == ""))
+    if not frame.height:
+        raise ValueError(f"{path} is empty; expected a header line and rows")
     header = [(field or "").strip().removeprefix("\ufeff") for field in frame.row(0)]
     header = [name or f"column {position + 1}" for position, name in enumerate(header)]
     twice = {name for name in header if header.count(name) > 1}
@@ -101,6 +105,20 @@ def _separator(path: Path) -> tuple[str, tuple[str, ...]]:
     return best, (f"{path.name} is separated by {best!r}",)
 
 
+def _ragged(path: Path, separator: str) -> str:
+    """Where a line has another number of fields than the header; empty if nowhere."""
+    import csv
+    import gzip
+
+    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
+        lines = csv.reader(file, delimiter=separator)
+        expected = len(next(lines))
+        for fields in lines:
+            if fields and len(fields) != expected:
+                return f"line {lines.line_num} has {len(fields)} fields, the header {expected}"
+    return ""
+
+
 def _joined(frame: pl.DataFrame, test: Path, first: Path) -> tuple[pl.DataFrame, tuple[str, ...]]:
     import polars as pl
 
@@ -122,23 +140,14 @@ def _column(series: pl.Series) -> tuple[Column, tuple[str, ...]]:
     name = series.name
     text = series.str.strip_chars()
     text = text.set(text.is_in(list(MISSING)), None)
-    known = text.len() - text.null_count()
     numbers = text.cast(pl.Float64, strict=False)
-    failed = numbers.null_count() - text.null_count()
-    if not failed:
+    if numbers.null_count() == text.null_count():
         return np.array(numbers.fill_null(float("nan")).to_numpy(), np.float64), ()
     for style in _DATES:
         dates = text.str.to_datetime(style, strict=False)
         if dates.null_count() == text.null_count():
             seconds = dates.dt.epoch("s").cast(pl.Float64).fill_null(float("nan"))
             return np.array(seconds.to_numpy()), (f"column {name!r} holds dates, read as seconds since 1970",)
-    notes: tuple[str, ...] = ()
-    if failed <= known / 20:
-        row = int((numbers.is_null() & text.is_not_null()).arg_max() or 0)
-        notes = (
-            f"column {name!r} is read as text because of {text[row]!r} in row {row} (counted from 0); "
-            f"{known - failed} of its {known} values are numbers",
-        )
     categories = text.drop_nulls().unique().sort()
     found = text.cast(pl.Enum(categories)).to_physical().cast(pl.Int64).fill_null(-1)
-    return Categorical(np.array(found.to_numpy()), tuple(categories.to_list())), notes
+    return Categorical(np.array(found.to_numpy()), tuple(categories.to_list())), ()
