@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from infoloss.kernels import class_rows
 from infoloss.visibility import transforms_active, values_visible
 
-__all__ = ["Batch", "class_rows", "make_batch", "place"]
+__all__ = ["Batch", "class_planes", "make_batch", "place"]
 
 
 def class_planes(logits: Tensor) -> Tensor:
@@ -30,12 +31,6 @@ def class_planes(logits: Tensor) -> Tensor:
     if planes.shape[1] == 0:
         raise ValueError(f"logits of shape {tuple(logits.shape)} have no classes")
     return planes
-
-
-def class_rows(planes: Tensor) -> Tensor:
-    """(B, C, S) as rows (B·S, C), float32 at least."""
-    rows = planes.movedim(1, -1).reshape(-1, planes.shape[1])
-    return rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
 
 
 @dataclass(frozen=True, eq=False)

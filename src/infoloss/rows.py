@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from infoloss import kernels
-from infoloss.batch import Batch, class_planes, class_rows, make_batch, place
+from infoloss.batch import Batch, class_planes, make_batch, place
 from infoloss.statistics import SMOOTHING, STATISTICS, Moments, smoothed
 from infoloss.views import View
 from infoloss.visibility import values_visible
@@ -167,7 +167,7 @@ def log_probabilities(term: Term, logits: Tensor, coefficients: Mapping[str, Val
     """ln p(class|row) of :meth:`infoloss.Term.log_probabilities`, of the logits' shape."""
     term.check_bound(coefficients)
     link, views = term.link(())
-    x, a = kernels.viewed(class_rows(class_planes(logits)), views, coefficients)
+    x, a = kernels.viewed(kernels.class_rows(class_planes(logits)), views, coefficients)
     log_q = torch.log_softmax(x, -1) if link is None else link(x + a[:, None].to(x.dtype))
     if logits.ndim == 1:
         return log_q[0]

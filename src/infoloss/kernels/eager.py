@@ -12,12 +12,17 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
-from infoloss.batch import class_rows
 from infoloss.statistics import Moments
 from infoloss.views import View, row_dtype
 from infoloss.visibility import values_visible
 
-__all__ = ["reduce", "viewed"]
+__all__ = ["class_rows", "reduce", "viewed"]
+
+
+def class_rows(planes: Tensor) -> Tensor:
+    """(B, C, S) as rows (B·S, C), float32 at least."""
+    rows = planes.movedim(1, -1).reshape(-1, planes.shape[1])
+    return rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
 
 
 def viewed(
@@ -61,11 +66,11 @@ def reduce(
     wide = a.dtype
     peak, _ = x.max(-1)
     moments: Moments = {"maximum": a + peak.detach().to(wide)}
-    masked = x == -torch.inf
-    if values_visible(masked) and not masked.any():
-        masked, centre = None, peak.detach()
-    else:
-        centre = peak.detach().masked_fill(peak.detach() == -torch.inf, 0)
+    centre = peak.detach()
+    found = x == -torch.inf
+    masked = None if values_visible(found) and not found.any() else found
+    if masked is not None:
+        centre = centre.masked_fill(centre == -torch.inf, 0)
     u = x - centre[:, None]  # (N, C), ≤ 0
     e = torch.exp(u)
 
