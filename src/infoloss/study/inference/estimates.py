@@ -1,4 +1,4 @@
-"""The interval of a mean paired difference: crossed seeds and test examples."""
+"""The interval of a mean paired difference."""
 
 from __future__ import annotations
 
@@ -9,83 +9,153 @@ import numpy as np
 
 from infoloss.study.inference.evidence import Components, Paired
 
-__all__ = ["Estimate", "crossed", "estimate", "resampled_t", "seeds_t"]
+__all__ = ["Estimate", "Exact", "Fitted", "Tied", "Unknown", "crossed", "estimate", "resampled_t", "seeds_t"]
+
+RATES = ("accuracy", "balanced_accuracy")  # metrics that can agree on every row though the predictions differ
+LEAST_EQUAL_SEEDS = (
+    5  # without the rows, chance ties of every seed's score are taken as identity from here on
+)
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A mean difference, its standard error and t distribution; components are None with one seed."""
+class Fitted:
+    """A mean difference and the components of its variance."""
 
     difference: float
-    standard_error: float
-    degrees: float
-    components: Components | None
+    components: Components
     covers: str
 
     @property
-    def p_value(self) -> float:
-        """Two-sided, against a difference of 0."""
-        from scipy import stats
+    def standard_error(self) -> float:
+        return math.sqrt(self.components.variance())
 
-        if self.standard_error == 0.0:
-            return 1.0 if self.difference == 0.0 else 0.0
-        if not math.isfinite(self.standard_error):
+    @property
+    def p_value(self) -> float:
+        """Two-sided, against 0: 1 − the level of the interval that has 0 as its end."""
+        from scipy import optimize
+
+        distance = abs(self.difference)
+        if distance == 0.0:
             return 1.0
-        return 2.0 * float(stats.t.sf(abs(self.difference) / self.standard_error, self.degrees))
+
+        def excess(log_tail: float) -> float:
+            return self.components.half_width(math.exp(log_tail)) - distance
+
+        lowest = math.log(1e-300)
+        if excess(lowest) < 0.0:
+            return 0.0
+        # half the tail mass: there the quantiles are 0
+        return 2.0 * math.exp(optimize.brentq(excess, lowest, math.log(0.5), xtol=1e-12))
 
     def interval(self, level: float) -> tuple[float, float]:
-        from scipy import stats
-
-        if self.standard_error == 0.0:
-            return self.difference, self.difference
-        if not math.isfinite(self.standard_error):
-            return -math.inf, math.inf
-        reach = float(stats.t.isf((1.0 - level) / 2.0, self.degrees)) * self.standard_error
+        reach = self.components.half_width((1.0 - level) / 2.0)
         return self.difference - reach, self.difference + reach
 
 
-def estimate(evidence: Paired, *, metric: str = "") -> Estimate:
-    """The default: crossed where the per-example contributions are known, else the corrected resampled t."""
-    if not evidence.finite or (evidence.seeds < 2 and not evidence.identical):
-        difference = float(np.mean(evidence.differences))
-        return Estimate(difference, math.inf, 1.0, None, "nothing: no spread could be measured")
+@dataclass(frozen=True)
+class Exact:
+    """The predictions are the baseline's: the difference is 0 without uncertainty."""
+
+    difference: float = 0.0
+    standard_error: float = 0.0
+    p_value: float = 1.0
+    covers: str = "exact: every prediction is the baseline's"
+
+    def interval(self, level: float) -> tuple[float, float]:
+        return 0.0, 0.0
+
+
+@dataclass(frozen=True)
+class Tied:
+    """No test row on which only one of the two is right, though their predictions differ.
+
+    A share q of such rows stays unseen in n distinct rows with probability (1 − q)^n, so |difference| ≤ q =
+    1 − (1 − level)^(1/n): the rule of three.
+    """
+
+    rows: int
+    covers: str
+    difference: float = 0.0
+    standard_error: float = 0.0
+    p_value: float = 1.0
+
+    def interval(self, level: float) -> tuple[float, float]:
+        reach = 100.0 * (1.0 - (1.0 - level) ** (1.0 / self.rows))
+        return -reach, reach
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """No spread could be measured: one seed, a number that is not finite, or no variation at all."""
+
+    difference: float
+    reason: str
+    standard_error: float = math.inf
+    p_value: float = 1.0
+    covers: str = "nothing: no spread could be measured"
+
+    def interval(self, level: float) -> tuple[float, float]:
+        return -math.inf, math.inf
+
+
+Estimate = Fitted | Exact | Tied | Unknown
+
+
+def estimate(evidence: Paired, *, metric: str = "", identical: bool | None = None) -> Estimate:
+    """The default: crossed where the rows' contributions are known, else the corrected resampled t.
+
+    Args:
+        evidence: the paired differences.
+        metric: its name; agreement on every row proves equal predictions unless it is in `RATES`.
+        identical: what is known from other metrics about the equality of all predictions.
+    """
+    difference = float(np.mean(evidence.differences))
+    if not evidence.finite:
+        return Unknown(difference, "is not finite in every seed")
     if evidence.identical:
-        return Estimate(0.0, 0.0, 1.0, None, "exact: every difference is 0")
+        return _without_difference(evidence, metric, identical)
+    if evidence.seeds < 2:
+        return Unknown(difference, "has one seed, which shows no spread")
     if evidence.contributions is not None:
         return crossed(evidence)
-    return resampled_t(evidence) if evidence.resampled else seeds_t(evidence)
+    if evidence.components.spread == 0.0:
+        return Unknown(difference, "differs by the same number in every seed, which shows no spread")
+    return resampled_t(evidence) if evidence.resampled and evidence.train_rows > 0 else seeds_t(evidence)
 
 
-def crossed(evidence: Paired) -> Estimate:
+def _without_difference(evidence: Paired, metric: str, identical: bool | None) -> Estimate:
+    if evidence.examples is None:
+        if identical or evidence.seeds >= LEAST_EQUAL_SEEDS:
+            return Exact(covers="exact: every seed's score is the baseline's")
+        return Unknown(0.0, f"is equal in all seeds, but they are fewer than {LEAST_EQUAL_SEEDS}")
+    if identical is None:
+        identical = metric not in RATES
+    if identical:
+        return Exact()
+    rows = len(np.unique(np.concatenate(evidence.examples)))
+    return Tied(rows, f"{rows} distinct test rows")
+
+
+def crossed(evidence: Paired) -> Fitted:
     """Crossed random effects: seeds and test rows both vary; see `Components`."""
-    sampled = "resampled splits, seeds and test examples" if evidence.resampled else "seeds and test examples"
-    return _from_components(evidence, evidence.components, sampled)
+    fixed = "seeds and test examples, on this training set"
+    covers = "resampled splits, seeds and test examples" if evidence.resampled else fixed
+    return Fitted(float(np.mean(evidence.differences)), evidence.components, covers)
 
 
-def seeds_t(evidence: Paired) -> Estimate:
+def seeds_t(evidence: Paired) -> Fitted:
     """The paired t over seeds. It ignores that seeds share test rows."""
-    components = replace(evidence.components, shared=0.0, shared_degrees=1.0)
-    return _from_components(evidence, components, "seeds only, on these test rows")
+    components = Components(evidence.seeds, evidence.components.spread)
+    return Fitted(float(np.mean(evidence.differences)), components, "seeds only, on these test rows")
 
 
-def resampled_t(evidence: Paired) -> Estimate:
+def resampled_t(evidence: Paired) -> Fitted:
     """The corrected resampled t: variance s² (1/S + n_test/n_train), S − 1 degrees of freedom.
 
     Source: Nadeau & Bengio, Machine Learning 52 (2003).
     """
     spread = evidence.components.spread
     shared = spread * evidence.test_rows / evidence.train_rows
-    # one sample variance carries both parts, so the degrees of freedom do not grow by adding them
     components = Components(evidence.seeds, spread, shared, float(evidence.seeds - 1))
-    found = _from_components(evidence, components, "resampled splits, seeds and test examples, approximately")
-    return replace(found, degrees=float(evidence.seeds - 1))
-
-
-def _from_components(evidence: Paired, components: Components, covers: str) -> Estimate:
-    return Estimate(
-        difference=float(np.mean(evidence.differences)),
-        standard_error=math.sqrt(components.variance),
-        degrees=components.degrees(components.seeds),
-        components=components,
-        covers=covers,
-    )
+    found = seeds_t(evidence)
+    return replace(found, components=components, covers="resampled splits, seeds and, roughly, test examples")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -103,9 +104,9 @@ class Paired:
             raise ValueError(f"variance components need at least 2 seeds, got {self.seeds}")
         spread = float(np.var(self.differences, ddof=1))
         if self.examples is None or self.contributions is None:
-            return Components(self.seeds, spread, 0.0, 1.0)
-        shared, degrees = _shared_examples(self.examples, self.contributions)
-        return Components(self.seeds, spread, shared, degrees)
+            return Components(self.seeds, spread)
+        shared, degrees, rows = _shared_examples(self.examples, self.contributions)
+        return Components(self.seeds, spread, shared, degrees, rows)
 
 
 @dataclass(frozen=True)
@@ -115,36 +116,53 @@ class Components:
     Model: d_si = δ + a_s + b_i + e_si, seed s (split, initialisation, batches), example i. Different seeds
     share test rows, hence b_i: Cov(D_s, D_t) = σ_b² |T_s ∩ T_t| / (n_s n_t), so that
 
-        Var(mean D) = spread / S + shared,   spread = E[sample variance of D_s],   shared = mean Cov(D_s, D_t).
+        Var(mean D) = spread/S + shared,  spread = E[sample variance of D_s],  shared = mean Cov(D_s, D_t).
 
-    `shared` does not shrink with more seeds: it is the price of a finite set of test rows.
+    `shared` does not shrink with more seeds: it is the price of a finite set of test rows. `rows` is
+    the variance if seeds had no effect of their own (rows are then the only independent units): a floor.
     """
 
     seeds: int
     spread: float
-    shared: float
-    shared_degrees: float
+    shared: float = 0.0
+    shared_degrees: float = 1.0
+    rows: float = 0.0
 
-    @property
-    def variance(self) -> float:
-        return self.spread / self.seeds + self.shared
+    def variance(self, seeds: int | None = None) -> float:
+        """Of the mean difference, at this number of seeds or another."""
+        at = seeds or self.seeds
+        return max(self.spread / at + self.shared, self._rows(at))
 
-    def degrees(self, seeds: int) -> float:
-        """Satterthwaite's degrees of freedom of the variance at that many seeds."""
-        between = self.spread / seeds
-        total = between + self.shared
-        if total == 0.0:
-            return float(seeds - 1)
-        return total**2 / (between**2 / (seeds - 1) + self.shared**2 / self.shared_degrees)
+    def half_width(self, tail: float, seeds: int | None = None) -> float:
+        """h² = t²_{S−1} spread/S + t²_k shared, at least z² rows, with the upper quantiles at `tail`.
+
+        Each component keeps its own quantile: with Satterthwaite's single one, a sample variance that is
+        small by chance also looks precise, and few seeds give too many false verdicts (docs/inference.md).
+        """
+        from scipy import stats
+
+        at = seeds or self.seeds
+        square = float(stats.t.isf(tail, at - 1)) ** 2 * self.spread / at
+        if self.shared > 0.0:
+            square += float(stats.t.isf(tail, self.shared_degrees)) ** 2 * self.shared
+        return math.sqrt(max(square, float(stats.norm.isf(tail)) ** 2 * self._rows(at)))
+
+    def _rows(self, seeds: int) -> float:
+        if self.rows == 0.0:
+            return 0.0
+        return self.shared + max(self.rows - self.shared, 0.0) * self.seeds / seeds
 
 
 def _shared_examples(
     examples: tuple[np.ndarray, ...], contributions: tuple[np.ndarray, ...]
-) -> tuple[float, float]:
+) -> tuple[float, float, float]:
     """Mean covariance of two seeds' differences through shared test rows, and its degrees of freedom.
 
+    The third value is the variance of the mean difference if seeds had no effect of their own: that of the
+    rows' sums, rows being the only independent units then.
+
     With r_si = d_si − D_s and s ≠ t, E[r_si r_ti] = σ_b² (1 − 1/n_s − 1/n_t + o_st/(n_s n_t)),
-    o = |T_s ∩ T_t|, whatever the seed effects are; σ_b² is the ratio of the sums of both sides over all shared rows.
+    o = |T_s ∩ T_t|, whatever the seed effects are; σ_b² is the ratio of both sides' sums over shared rows.
     """
     from scipy import sparse
 
@@ -161,15 +179,14 @@ def _shared_examples(
     expected = overlap * (1.0 - 1.0 / sizes[:, None] - 1.0 / sizes[None, :] + overlap)
     np.fill_diagonal(overlap, 0.0)
     np.fill_diagonal(expected, 0.0)
-    if expected.sum() <= 0.0:
-        return 0.0, 1.0
-    products: np.ndarray = (
-        np.asarray(residual.sum(axis=0)).ravel() ** 2 - np.asarray((residual * residual).sum(axis=0)).ravel()
-    )
+    sums: np.ndarray = np.asarray(residual.sum(axis=0)).ravel()
+    squares: np.ndarray = np.asarray((residual * residual).sum(axis=0)).ravel()
+    rows = float(np.sum(sums**2)) / len(sizes) ** 2
+    products = sums**2 - squares
     total = float(products.sum())
-    if total <= 0.0:
-        return 0.0, 1.0
+    if expected.sum() <= 0.0 or total <= 0.0:
+        return 0.0, 1.0, rows
     pairs = len(sizes) * (len(sizes) - 1)
     shared = total / float(expected.sum()) * float(overlap.sum()) / pairs
     # a χ²_k has variance 2k: k = 2 (mean)² / variance, the variance of a sum over independent rows
-    return shared, max(1.0, 2.0 * total**2 / float((products**2).sum()))
+    return shared, max(1.0, 2.0 * total**2 / float((products**2).sum())), rows

@@ -9,13 +9,22 @@ from typing import Literal
 
 import numpy as np
 
-from infoloss.study.inference.estimates import Estimate, estimate
+from infoloss.study.inference.estimates import (
+    RATES,
+    Estimate,
+    Exact,
+    Fitted,
+    Tied,
+    Unknown,
+    estimate,
+)
 from infoloss.study.inference.evidence import Paired
 from infoloss.study.inference.power import more_seeds
 
 __all__ = ["Cell", "Verdict", "holm", "judge"]
 
 Outcome = Literal["better", "worse", "equivalent", "undecided"]
+LEAST_SEEDS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +103,11 @@ def judge(cells: Sequence[Cell], *, level: float = 0.95) -> list[Verdict]:
 
     *better*, *worse*: the interval adjusted by Holm over all the cells excludes 0. *equivalent*: the interval
     of level 2·level − 1 (90 %) lies within ± margin, i.e. two one-sided tests of size 1 − level. Both: better
-    or worse, and *negligible*. Else *undecided*, with the further seeds after which the adjusted half-width is
-    margin/2, or None where no number of seeds can.
+    or worse, and *negligible*. Else *undecided*, with the further seeds after which the half-width, adjusted
+    for all cells, is margin/2, or None where no number of seeds can: the rows of the test sets are too few.
+
+    A loss whose predictions are the baseline's is *equivalent*, exactly. One seed, or a difference that is
+    not finite, is *undecided* with an infinite interval.
 
     Raises:
         ValueError: level outside (.5, 1).
@@ -111,12 +123,20 @@ def judge(cells: Sequence[Cell], *, level: float = 0.95) -> list[Verdict]:
     if not 0.5 < level < 1.0:
         raise ValueError(f"level must lie between 0.5 and 1, got {level!r}")
     cells = list(cells)
-    estimates = [estimate(cell.evidence, metric=cell.metric) for cell in cells]
+    estimates = [
+        estimate(cell.evidence, metric=cell.metric, identical=_identical(cell.loss, cells)) for cell in cells
+    ]
     adjusted, levels = holm([found.p_value for found in estimates], level=level)
     return [
         _verdict(cell, found, float(p), float(adjusted_level), level=level, comparisons=len(cells))
         for cell, found, p, adjusted_level in zip(cells, estimates, adjusted, levels, strict=True)
     ]
+
+
+def _identical(loss: str, cells: Sequence[Cell]) -> bool | None:
+    """Whether the loss's predictions are the baseline's, as far as its cells other than rates can tell."""
+    telling = [cell.evidence.identical for cell in cells if cell.loss == loss and cell.metric not in RATES]
+    return all(telling) if telling else None
 
 
 def _verdict(
@@ -147,38 +167,41 @@ def _verdict(
         adjusted_p_value=adjusted_p,
         seeds=cell.evidence.seeds,
         more_seeds=further,
-        identical=cell.evidence.identical,
+        identical=isinstance(found, Exact),
         covers=found.covers,
         sentence=_sentence(cell, found, outcome, within, further, level),
     )
 
 
 def _further_seeds(cell: Cell, found: Estimate, *, level: float, comparisons: int) -> int | None:
-    if not cell.evidence.finite:
+    if isinstance(found, Unknown) and cell.evidence.finite:
+        return max(1, LEAST_SEEDS - cell.evidence.seeds)
+    if not isinstance(found, Fitted):
         return None
-    if found.components is None:
-        return max(1, 3 - cell.evidence.seeds)
     needed = more_seeds(found.components, cell.margin, level=level, comparisons=comparisons)
+    # the adjusted half-width may be small enough already and the estimate still lie between both verdicts
     return None if needed is None else max(1, needed)
 
 
 def _sentence(
     cell: Cell, found: Estimate, outcome: Outcome, within: bool, further: int | None, level: float
 ) -> str:
-    loss, metric, seeds = cell.loss, cell.metric, cell.evidence.seeds
-    if not cell.evidence.finite:
-        return f"{loss}: {metric} is not finite in every seed, so there is no interval and no verdict."
-    if cell.evidence.identical:
-        rows = "every test row of every seed" if cell.evidence.examples is not None else "every seed"
-        return f"{loss} has exactly the baseline's {metric} on {rows}."
-    if found.components is None:
-        least = seeds + (further or 2)
-        return f"{loss}: one seed shows no spread; a verdict on {metric} needs at least {least} seeds."
+    loss, metric = cell.loss, cell.metric
+    count = cell.evidence.seeds
+    seeds = f"{count} seed" if count == 1 else f"{count} seeds"
+    if isinstance(found, Exact):
+        rows = "on every test row of every seed" if cell.evidence.examples is not None else "in every seed"
+        return f"{loss} has exactly the baseline's {metric} {rows} ({seeds})."
+    if isinstance(found, Unknown):
+        advice = f"; at least {count + further} seeds are needed" if further else ""
+        return f"{loss}: no verdict, its {metric} {found.reason} ({seeds}){advice}."
     low, high = found.interval(level)
-    numbers = f"{found.difference:+.3g}, {level:.0%} interval {low:+.3g} to {high:+.3g}, {seeds} seeds"
+    numbers = f"{found.difference:+.3g}, {level:.0%} interval {low:+.3g} to {high:+.3g}, {seeds}"
     if outcome in ("better", "worse"):
         size = ", by a negligible amount" if within else ""
         return f"{loss} is {outcome} than the baseline in {metric}{size} ({numbers})."
+    if isinstance(found, Tied):
+        numbers += f"; right and wrong on the same rows, {found.rows} distinct ones"
     if outcome == "equivalent":
         return f"{loss} is equivalent to the baseline in {metric} within ±{cell.margin:g} ({numbers})."
     if further is None:
