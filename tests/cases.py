@@ -1,9 +1,9 @@
-"""One record per loss of the catalogue (some have two): how to build it, its oracle, and the laws it obeys.
+"""One record per loss of the catalogue (some have two): how to build it, its oracle, the laws it obeys.
 
-`soft` is what a probability target means: "expected" Σ_c t_c ℓ(z, c), "paper" the loss's own formula, "none" an
-error. `shift_invariant`: ℓ(z + c) = ℓ(z). `lower`: the greatest lower bound of the value. `vanishes`: the value goes to
-that bound when the label's logit runs away. `minimiser(π)`: logits z* at which the expected loss Σ_c π_c ℓ(z, c) is
-stationary, where `probabilities(z*)` must be π; None where the loss is not proper.
+`soft` is what a probability target means: "expected" Σ_c t_c ℓ(z, c), "paper" the loss's own formula, "none"
+an error. `shift_invariant`: ℓ(z + c) = ℓ(z). `lower`: a bound of the value for five classes. `vanishes`: the
+value goes to 0 when the label's logit runs away. `minimiser(π)`: logits z* at which the expected loss
+Σ_c π_c ℓ(z, c) is smallest, where `probabilities(z*)` must be π; None where the loss is not proper.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Naive float64 references, written from the formulas of the papers with loops over classes.
 
-Nothing here knows the package. One function per catalogue entry gives the value of ONE row: `z` are its logits,
-`target` a label (int) or a vector of probabilities. Logits may be complex, so that `gradient` differentiates by
-a complex step, which is exact to float64 (comparisons look at the real part).
+Nothing here knows the package. One function per catalogue entry gives the value of ONE row: `z` are its
+logits, `target` a label (int) or a vector of probabilities. Logits may be complex, so that `gradient`
+differentiates by a complex step, which is exact to float64 (comparisons look at the real part).
 
 `row` adds masks (a class whose logit is -inf is dropped before the formula sees it) and `reduction` adds the
 semantics of the call: class weights, ignored rows, smoothing, sample weights, denominator.
@@ -341,7 +341,7 @@ def reduction(
     denominator: float | None = None,
     reduction: str = "mean",
 ) -> Any:
-    """The call on rows (N, C) with labels (N,) or probabilities (N, C): Σ s r / Σ s ω, Σ s r, or every s r."""
+    """The call on rows (N, C) with labels (N,) or targets (N, C): Σ s r / Σ s ω, Σ s r, or every s r."""
     value = functools.partial(row, loss, parameters=parameters, reads_target=reads_target)
     values: list[Any] = []
     divisor = 0.0

@@ -49,7 +49,7 @@ class TwoLevel:
         }
 
     def losses(self) -> dict[str, float]:
-        """Entries of the catalogue with their default parameters, as functions of p, C and the one logit a."""
+        """Entries of the catalogue with default parameters, as functions of p, C and the one logit a."""
         p, C, a = self.p, self.classes, self.level
         other = (1 - p) / (C - 1)
         ce = -math.log(p)

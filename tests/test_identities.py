@@ -1,4 +1,4 @@
-"""What the losses are to each other: equalities the literature hides behind names, limits, and laws of information."""
+"""What the losses are to each other: equalities hidden behind names, limits, laws of information."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import problems
 import pytest
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -108,7 +108,7 @@ def label_slope(ratio: float, p: np.ndarray[Any, Any], classes: int) -> Tensor:
 
 
 def test_sign_ratio_of_min_ent() -> None:
-    """The label's logit is pushed up at every p iff w2/w1 ≤ x, ln x = 1 + 1/x: 3.591, at p = 1/(1+x) ≈ .218."""
+    """The label's logit is pushed up at every p iff w2/w1 ≤ x, ln x = 1 + 1/x; worst at p = 1/(1+x)."""
     x = brentq(lambda x: math.log(x) - 1 - 1 / x, 2, 5)
     assert round(x, 3) == 3.591
     assert round(1 / (1 + x), 3) == 0.218

@@ -1,4 +1,4 @@
-"""Every loss of the catalogue against its oracle: values, gradients, derivatives of every kind, layouts, dtypes."""
+"""Every loss of the catalogue against its oracle: values, derivatives of every kind, layouts, dtypes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import oracles
 import problems
 import pytest
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from cases import CASES, FIRST, LOSSES, SOFT, Case
 from torch import Tensor
 
 import infoloss as il
 
 # PyTorch itself calls torch.jit.script when forward mode first differentiates log_softmax
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 
 N, C = 7, 5  # primes: nothing divides anything
 
@@ -117,6 +117,12 @@ def test_rescaled_square_chooses_by_class_count(classes: int, k: float, M: float
     z, y = double(problems.rows(2, 2, classes)), torch.tensor([0, classes - 1])
     torch.testing.assert_close(il.rescaled_square()(z, y), il.rescaled_square(k=k, M=M)(z, y))
     close(il.rescaled_square()(z, y), oracles.reduction(oracles.rescaled_square, z.numpy(), y.numpy()))
+    by_count, given = il.rescaled_square(), il.rescaled_square(k=k, M=M)
+    torch.testing.assert_close(by_count.probabilities(5 * z), given.probabilities(5 * z))
+    # a masked class more is no class more
+    wider = F.pad(5 * z, (0, 1), value=-math.inf)
+    torch.testing.assert_close(by_count(wider, y), given(5 * z, y))
+    torch.testing.assert_close(by_count.probabilities(wider)[:, :-1], given.probabilities(5 * z))
 
 
 # First derivatives
@@ -254,6 +260,47 @@ def test_one_class_left(case: Case) -> None:
         return
     close(term(double(z), y), case.reduction(z, [2]))
     close(gradient(term, z, y), oracles.gradient(lambda moved: case.reduction(moved, [2]), z))
+
+
+@pytest.mark.parametrize("case", FIRST, ids=by_name)
+def test_transforms_beside_a_mask(case: Case) -> None:
+    """Where values cannot be looked at, masks are found all the same."""
+    z, y, term = problems.rows(32, 3, C), torch.tensor([0, 1, 4]), case.term(C)
+    z[0, 1] = z[0, 3] = z[2, 0] = -math.inf
+    logits = double(z)
+    batched = torch.func.vmap(torch.func.grad(lambda row, label: term(row, label)))(logits, y)
+    torch.testing.assert_close(batched, 3 * gradient(term, logits, y), rtol=1e-12, atol=1e-13)
+    direction = double(problems.rows(33, 3, C))
+    _, tangent = torch.func.jvp(lambda moved: term(moved, y), (logits,), (direction,))
+    torch.testing.assert_close(tangent, (gradient(term, logits, y) * direction).sum(), rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", LOSSES, ids=by_name)
+def test_a_masked_class_has_probability_zero(case: Case) -> None:
+    z, term = double(problems.rows(34, N, C)), case.term(C)
+    z[:, 1] = -math.inf
+    q = term.probabilities(z)
+    assert (q[:, 1] == 0).all()
+    torch.testing.assert_close(q.sum(1), torch.ones(N, dtype=torch.float64))
+    assert (term.log_probabilities(z)[:, 1] == -math.inf).all()
+    assert (term.decision(z) != 1).all()
+
+
+@pytest.mark.parametrize("case", FIRST, ids=by_name)
+def test_nan_is_not_hidden(case: Case) -> None:
+    """A diverged model must show: a row that counts and holds nan gives nan, not inf, 0 or a masked class."""
+    z, y = problems.rows(35, N, C), torch.tensor(problems.labels(35, N, C))
+    z[2, (int(y[2]) + 1) % C] = math.nan
+    values = case.term(C)(double(z), y, reduction="none")
+    assert values.isnan().tolist() == [i == 2 for i in range(N)]
+    assert case.term(C)(double(z), y).isnan()
+
+
+def test_a_tied_maximum_belongs_to_the_lowest_class() -> None:
+    z = double([[1.0, 4.0, 4.0, 4.0], [2.0, 2.0, 2.0, 2.0]])
+    slope = gradient(il.max_suppression(alpha=1.0), z, torch.tensor([3, 3]), reduction="sum")
+    torch.testing.assert_close(slope, double([[0, 1, 0, 0], [1, 0, 0, 0]]) - 0.25)
+    assert il.cross_entropy().decision(z).tolist() == [1, 0]
 
 
 # Extreme logits
@@ -494,6 +541,19 @@ def test_half_precision_is_computed_in_float32(case: Case, dtype: torch.dtype) -
 def test_labels_of_any_integer_dtype(dtype: torch.dtype) -> None:
     z, y = double(problems.rows(28, N, C)), torch.tensor(problems.labels(28, N, C))
     assert il.min_ent()(z, y.to(dtype)) == il.min_ent()(z, y)
+
+
+@pytest.mark.parametrize("case", SOFT, ids=by_name)
+@pytest.mark.parametrize(
+    ("logits", "target"),
+    [(torch.float64, torch.float32), (torch.float32, torch.float64), (torch.bfloat16, torch.float32)],
+)
+def test_probabilities_of_another_dtype(case: Case, logits: torch.dtype, target: torch.dtype) -> None:
+    z, t = double(problems.rows(36, N, C)).to(logits), double(problems.distributions(36, N, C)).to(target)
+    ours = case.term(C)(z, t)
+    assert ours.dtype == (torch.float64 if logits == torch.float64 else torch.float32)
+    # a float32 target's rows sum to 1 up to its own rounding
+    torch.testing.assert_close(ours.double(), case.term(C)(z.double(), t.double()), rtol=2e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("case", CASES, ids=by_name)

@@ -1,6 +1,6 @@
-"""What a call means, for every loss: weights × ignored rows × smoothing × sample weights × denominator × reduction.
+"""What a call means: weights × ignored rows × smoothing × sample weights × denominator × reduction.
 
-The traps of well-known libraries (reference list in docs/departures.md where PyTorch itself is one) are a test each.
+The traps that well-known libraries fall into are a test each; PyTorch's own are in test_departures.py too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import oracles
 import problems
 import pytest
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from cases import CASES, FIRST, HARD_ONLY, LOSSES, SOFT, Case
 from torch import Tensor
 
@@ -158,6 +158,28 @@ def test_two_losses_share_one_set_of_weights() -> None:
     together = il.cross_entropy() + 0.1298 * il.entropy()
     parts = il.cross_entropy()(z, y, weight=w) + 0.1298 * il.entropy()(z, y, weight=w)
     torch.testing.assert_close(together(z, y, weight=w), parts)
+
+
+@pytest.mark.parametrize("case", FIRST, ids=by_name)
+def test_weights_can_be_learnt(case: Case) -> None:
+    """Gradients of sample and class weights: of Σ s w_y ℓ / Σ s w_y, by hand."""
+    z, y = double(problems.rows(28, N, C)), torch.tensor([4, 0, 1, 1])
+    s, w = double([0.5, 2.0, 1.0, 3.0]).requires_grad_(), double([0.5, 2.0, 3.0, 1.5, 1.0]).requires_grad_()
+    rows = case.term(C)(z, y, reduction="none").detach()
+    ours = case.term(C)(z, y, sample_weight=s, weight=w)
+    by_hand = (s * w[y] * rows).sum() / (s * w[y]).sum()
+    torch.testing.assert_close(ours, by_hand)
+    torch.testing.assert_close(torch.autograd.grad(ours, (s, w)), torch.autograd.grad(by_hand, (s, w)))
+
+
+@pytest.mark.parametrize("case", SOFT, ids=by_name)
+def test_a_computed_target_gets_its_gradient(case: Case) -> None:
+    """Distillation: ∂/∂teacher by finite differences, through targets that stay distributions."""
+    z, teacher = double(problems.rows(29, 2, 4)), double(problems.rows(30, 2, 4)).requires_grad_()
+    w = double([0.5, 2.0, 3.0, 1.5])
+    term = case.term(4)
+    assert torch.autograd.gradcheck(lambda u: term(z, u.softmax(1)), teacher)
+    assert torch.autograd.gradcheck(lambda u: term(z, u.softmax(1), weight=w, label_smoothing=0.1), teacher)
 
 
 # Traps

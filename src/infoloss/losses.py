@@ -266,17 +266,17 @@ def squentropy(*, alpha: float = 1.0, centre: float = 0.0) -> Term:
     return CE + alpha * square_sum / maximum(others, 1)
 
 
-def _square_scales(classes: int, k: float | None, M: float | None) -> tuple[float, float]:
-    by_count = (15.0, 30.0) if classes >= 1000 else (1.0, 15.0) if classes > 42 else (1.0, 1.0)
-    return (by_count[0] if k is None else k), (by_count[1] if M is None else M)
-
-
 def _square_link(z: Tensor, *, k: float | None, M: float | None) -> Tensor:
     """ln η, η_j = z_j / (kM − (k − 1)z_j): the p(y|x) of which z is the minimiser, clipped and normalised."""
-    k, M = _square_scales(z.shape[-1], k, M)
-    z = z.clamp(max=M)
-    eta = (z / (k * M - (k - 1) * z)).clamp(min=1e-6)
-    return torch.log(eta / eta.sum(-1, keepdim=True)).masked_fill(z == -torch.inf, -torch.inf)
+    masked = z == -torch.inf
+    classes = (~masked).sum(-1, keepdim=True)
+    many = (classes >= 1000).to(z.dtype)
+    scale = 1 + 14 * many if k is None else k
+    goal = 1 + 14 * (classes > 42).to(z.dtype) + 15 * many if M is None else M
+    z = torch.minimum(z.masked_fill(masked, 0), torch.as_tensor(goal, dtype=z.dtype, device=z.device))
+    eta = (z / (scale * goal - (scale - 1) * z)).clamp(min=1e-6)
+    total = eta.masked_fill(masked, 0).sum(-1, keepdim=True)
+    return (torch.log(eta) - torch.log(total)).masked_fill(masked, -torch.inf)
 
 
 @entry("loss", source="Hui and Belkin, arXiv 2006.07322", key="hui2020evaluation", link=_square_link)
@@ -300,10 +300,8 @@ def rescaled_square(*, k: float | None = None, M: float | None = None) -> Term:
     tensor(0.0833)
     """
     many = step(C - 1000)
-    scale = 1 + 14 * many if k is None else k
-    goal = 1 + 14 * step(C - 43) + 15 * many if M is None else M
-    if k is not None and isinstance(k, float):
-        _number(k, "k", 0, math.inf, open_low=True)
+    scale = 1 + 14 * many if k is None else _number(k, "k", 0, math.inf, open_low=True)
+    goal = 1 + 14 * step(C - 43) + 15 * many if M is None else _number(M, "M", 0, math.inf, open_low=True)
     return (scale * (Z_Y2 - 2 * goal * Z_Y + goal**2) + S2 - Z_Y2) / C
 
 
