@@ -16,11 +16,12 @@ from report_cases import MODELS, Model, scores_file, study
 
 import infoloss as il
 from infoloss.study.report import render
+from infoloss.study.report.figures import forest
 from infoloss.study.report.table import latex_text, markdown_code, markdown_text
-from infoloss.study.report.wording import GROUPS, abbreviated, number
+from infoloss.study.report.wording import GROUPS, MARKS, abbreviated, interval, number
 
 VOID = {"meta", "link", "wbr", "br", "img", "input", "hr"}
-SVG_LEAVES = {"path", "rect", "line", "circle"}
+SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "<script>alert('x')</script> & \"q\" | `b` {c} $d$ %e _f_ \\g"
 
 
@@ -93,20 +94,9 @@ def small(classes: int = 4, models: tuple[Model, ...] = MODELS[:3], seeds: int =
     return study(models, seeds=seeds, classes=classes, rows=60)
 
 
-HOSTILE_STUDY = small(models=(MODELS[0], Model(HOSTILE, 3.0, 1.0)))
-CASES = {
-    "whole": small(),
-    "incomplete": replace(small(), complete=False),
-    "untuned": replace(small(), tuned=False),
-    "scores file": scores_file(),
-    "one loss": small(models=MODELS[:1]),
-    "one seed": small(seeds=1),
-    "failures": failed(small(), ("seed 3: diverged in epoch 2",)),
-    "two classes": small(classes=2),
-    "200 classes": small(classes=200),
-    "long": small(models=(MODELS[0], Model(" + ".join([f"0.1*term_{i}" for i in range(40)]), 3.0, 1.0))),
-    "hostile": replace(
-        HOSTILE_STUDY,
+def hostile():
+    return replace(
+        small(models=(MODELS[0], Model(HOSTILE, 3.0, 1.0))),
         title=HOSTILE,
         headline=(HOSTILE,),
         notes=(HOSTILE,),
@@ -114,15 +104,54 @@ CASES = {
         protocol={HOSTILE: HOSTILE},
         environment={HOSTILE: HOSTILE},
         command=HOSTILE,
+    )
+
+
+def empty():
+    nothing = small(models=MODELS[:1])
+    bare = replace(
+        nothing.losses[0],
+        learning_rate=None,
+        tuning={},
+        seeds=(),
+        failures=("no learning rate of the grid gave a finished run",),
+        scores={},
+        per_class_recall=None,
+        confusion=None,
+        reliability=None,
+        reliability_scaled=None,
+        curve={},
+        cost={},
+    )
+    return replace(nothing, complete=False, losses=(bare,), verdicts=(), references=())
+
+
+LONG = " + ".join(f"0.1*term_{index}" for index in range(40))
+CASES = {
+    "whole": small,
+    "incomplete": lambda: replace(small(), complete=False),
+    "untuned": lambda: replace(small(), tuned=False),
+    "scores file": scores_file,
+    "one loss": lambda: small(models=MODELS[:1]),
+    "one seed": lambda: small(seeds=1),
+    "failures": lambda: failed(small(), ("seed 3: diverged in epoch 2",)),
+    "two classes": lambda: small(classes=2),
+    "200 classes": lambda: small(classes=200),
+    "long": lambda: small(models=(MODELS[0], Model(LONG, 3.0, 1.0))),
+    "hostile": hostile,
+    "many losses": lambda: small(
+        models=tuple(Model(f"loss_{index}", 2.8 + 0.02 * index, 1.0) for index in range(24))
     ),
-    "many losses": small(models=tuple(Model(f"loss_{i}", 2.8 + 0.02 * i, 1.0) for i in range(24))),
-    "nothing finished": replace(
-        small(models=MODELS[:1]), losses=(), verdicts=(), references=(), headline=("no run has finished",)
-    ),
+    "nothing finished": empty,
+    "no loss": lambda: replace(empty(), losses=()),
 }
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+@pytest.fixture(params=CASES)
+def case(request):
+    return CASES[request.param]()
+
+
 def test_every_study_gives_a_well_formed_offline_report(case, tmp_path):
     page, _ = rendered(case, tmp_path)
     fetched = {"src", "href", "xlink:href", "srcset", "action", "data", "poster"}
@@ -138,7 +167,7 @@ def test_every_study_gives_a_well_formed_offline_report(case, tmp_path):
     assert handlers == []
     for drawing in (tmp_path / "figures").iterdir():
         root = ElementTree.parse(drawing).getroot()
-        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert root.tag == f"{SVG}svg"
         assert "var(" not in drawing.read_text(encoding="utf-8"), "many SVG readers know no CSS variables"
         assert "nan" not in re.findall(r"[a-z]+", " ".join(v for e in root.iter() for v in coordinates(e)))
 
@@ -203,33 +232,32 @@ def test_verdicts_csv_equals_the_verdicts(full, folder):
 
 
 def verdict_cells(text: str) -> list[list[str]]:
+    """The words of the verdict table's cells, row by row; the first row is the baseline's."""
     body = text.split('id="table-verdicts"', 1)[1].split("</table>", 1)[0].split("<tbody>", 1)[1]
-    cells = [re.split(r"<t[dh][ >]", row)[1:] for row in body.split("<tr")[1:]]
-    return [
-        [" ".join(re.sub(r"<[^>]+>", " ", cell.split(">", 1)[1]).split()) for cell in row] for row in cells
-    ]
+    cells = [re.split(r"<t[dh](?=[ >])", row)[1:] for row in body.split("<tr")[1:]]
+    words = [[re.sub(r"<wbr>|^[^>]*>", "", cell) for cell in row] for row in cells]
+    return [[" ".join(re.sub(r"<[^>]+>", " ", cell).split()) for cell in row] for row in words]
 
 
 def test_the_verdict_table_says_each_outcome_in_words_with_its_numbers(full, tmp_path):
     _, text = rendered(full, tmp_path)
     table = verdict_cells(text)
-    assert [row[0].replace(" ", "") for row in table[1:]] == [
-        loss.label.replace(" ", "") for loss in full.losses if not loss.baseline
-    ]
+    assert [row[0] for row in table[1:]] == [loss.label for loss in full.losses if not loss.baseline]
     asked = list(dict.fromkeys(verdict.question for verdict in full.verdicts))
-    for row in table[1:]:
-        for place, question in enumerate(asked, start=1):
-            [verdict] = [
-                v
-                for v in full.verdicts
-                if v.question == question and v.loss.replace(" ", "") == row[0].replace(" ", "")
-            ]
+    given = {(verdict.loss, verdict.question): verdict for verdict in full.verdicts}
+    for loss, *cells in table[1:]:
+        for cell, question in zip(cells, asked, strict=True):
+            verdict = given[loss, question]
+            equivalent = verdict.outcome == "equivalent"
             digits = 2 if verdict.metric == "accuracy" else 4
-            assert verdict.outcome in row[place]
-            assert number(verdict.difference, digits, signed=True) in row[place]
-            assert f"n = {verdict.seeds}" in row[place]
+            assert verdict.outcome in cell
+            assert number(verdict.difference, digits, signed=True) in cell
+            assert f"n = {verdict.seeds}" in cell
+            rests_on = verdict.equivalence_interval if equivalent else verdict.adjusted_interval
+            assert interval(rests_on, digits) in cell
+            assert ("90 %" in cell) == equivalent
             if verdict.more_seeds is not None:
-                assert f"about {verdict.more_seeds} more seed" in row[place]
+                assert f"about {verdict.more_seeds} more seed" in cell
 
 
 def test_negligible_identical_and_unsettled_verdicts_are_told_apart(full, tmp_path):
@@ -269,7 +297,6 @@ def test_scores_table_prints_mean_and_sample_deviation(full, folder):
     assert row.split(" | ")[1:3] == ["6", f"{mean:.2f}, ± {spread:.2f}"]
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_markdown_tables_have_as_many_cells_as_heads(case, tmp_path):
     render(case, tmp_path)
     lines = (tmp_path / "report.md").read_text(encoding="utf-8").splitlines()
@@ -285,7 +312,7 @@ def test_markdown_tables_have_as_many_cells_as_heads(case, tmp_path):
 
 
 def test_names_are_escaped_in_every_form(tmp_path):
-    page, text = rendered(CASES["hostile"], tmp_path)
+    page, text = rendered(hostile(), tmp_path)
     assert "alert(" not in " ".join(page.texts["script"])
     assert [tag for tag, *_ in page.attributes if tag == "script"] == []
     assert "<script>alert" not in text
@@ -372,33 +399,40 @@ def test_a_choice_on_the_grids_edge_is_said(full, folder):
     assert "✓" in edges[0]
 
 
-def test_forest_places_better_to_the_right_for_losses_and_for_scores(full, folder):
-    """The mark of each verdict lies right of the zero line exactly if the loss is ahead."""
-    root = ElementTree.parse(folder / "figures" / "forest.svg").getroot()
-    space = "{http://www.w3.org/2000/svg}"
-    panels = [
-        g
-        for g in root.iter(f"{space}g")
-        if len(list(g.iter(f"{space}rect"))) == 1 and g.find(f"{space}g/{space}rect") is None
-    ]
-    panels = [g for g in panels if any(t.get("class") == "title" for t in g.findall(f"{space}text"))]
-    assert len(panels) == 3
-    asked = list(dict.fromkeys((v.question, v.metric) for v in full.verdicts))
-    for panel, (question, metric) in zip(panels, asked, strict=True):
-        zero = next(float(e.get("x1")) for e in panel.iter(f"{space}line") if e.get("class") == "zero")
-        verdicts = [v for v in full.verdicts if v.question == question]
-        drawn = [g for g in panel.findall(f"{space}g") if g.get("class") in {v.outcome for v in verdicts}]
-        assert len(drawn) == len(verdicts)
-        for group, verdict in zip(drawn, verdicts, strict=True):
-            mark = group.find(f"{space}path")
-            arrow = next((e for e in group.iter(f"{space}line") if e.get("class") == "arrow"), None)
-            at = (
-                float(arrow.get("x1"))
-                if arrow is not None
-                else float(re.findall(r"\(([-\d.]+)", mark.get("transform"))[0])
-            )
-            ahead = verdict.difference > 0 if metric == "accuracy" else verdict.difference < 0
-            assert (at > zero) == ahead, verdict
+@pytest.mark.parametrize("metric", ["accuracy", "nll", "nll_scaled"])
+def test_forest_places_better_to_the_right_for_scores_and_for_errors(full, metric):
+    """The mark of a verdict, or its arrow at the edge, is right of zero exactly if the loss leads."""
+    verdicts = [verdict for verdict in full.verdicts if verdict.metric == metric]
+    drawing = ElementTree.fromstring(forest(verdicts, full.margins[metric]).inline())
+    zero = float(drawing.find(f".//{SVG}line[@class='zero']").get("x1"))
+    drawn = [group for group in drawing.iter(f"{SVG}g") if group.get("class") in MARKS]
+    assert len(drawn) == len(verdicts) == 7
+    for group, verdict in zip(drawn, verdicts, strict=True):
+        assert group.get("class") == verdict.outcome
+        arrow = group.find(f".//{SVG}line[@class='arrow']")
+        mark = group.find(f"{SVG}path[@transform]")
+        at = float(arrow.get("x1") if arrow is not None else re.findall(r"[-\d.]+", mark.get("transform"))[0])
+        leads = verdict.difference > 0 if metric == "accuracy" else verdict.difference < 0
+        assert (at > zero) == leads
+
+
+def test_forest_draws_intervals_to_scale(full):
+    verdicts = [verdict for verdict in full.verdicts if verdict.metric == "accuracy"]
+    drawing = ElementTree.fromstring(forest(verdicts, 0.5).inline())
+    zero = float(drawing.find(f".//{SVG}line[@class='zero']").get("x1"))
+    band = drawing.find(f".//{SVG}rect[@class='band']")
+    point = float(band.get("width"))  # the band is ± .5 points wide: its pixels are those of one point
+    groups = [group for group in drawing.iter(f"{SVG}g") if group.get("class") in MARKS]
+    compared = 0
+    for group, verdict in zip(groups, verdicts, strict=True):
+        for class_, bounds in (("adjusted", verdict.adjusted_interval), ("unadjusted", verdict.interval)):
+            line = group.find(f"{SVG}line[@class='{class_}']")
+            if line is not None:
+                drawn = [(float(line.get(end)) - zero) / point for end in ("x1", "x2")]
+                rounding = 0.01 * (2 + max(map(abs, bounds))) / point  # pixels have two decimals
+                assert drawn == pytest.approx(bounds, abs=rounding)
+                compared += 1
+    assert compared >= 10
 
 
 def test_bibliography_holds_each_source_once(full, folder):
