@@ -1,0 +1,177 @@
+"""``infoloss compare`` and ``infoloss demo``."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Group, Parameter
+
+from infoloss.cli.complaints import InputError, reading
+from infoloss.cli.options import (
+    DataOptions,
+    JudgingOptions,
+    LossOptions,
+    TrainingOptions,
+    TuningOptions,
+    plan,
+    seconds,
+)
+from infoloss.cli.progress import shown
+from infoloss.cli.results import print_verdicts, recipe
+
+if TYPE_CHECKING:
+    from infoloss.data import Dataset
+    from infoloss.study.analysis import Analysis
+    from infoloss.study.design import Design
+    from infoloss.study.plan import Plan
+
+__all__ = ["command", "compare", "demo"]
+
+INTERRUPTED = 130
+
+
+# ruff: noqa: RUF009 - these functions make dataclass fields
+
+
+def running(help: str, default: Any = None) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+RUNNING = Group("Running", sort_key=6)
+
+
+@Parameter(name="*", group=RUNNING)
+@dataclass(frozen=True)
+class Running:
+    """Where, how long, and how much is said."""
+
+    out: Path | None = running("Folder of the study [default: a name from data and study].")
+    jobs: int | None = running("Worker processes; 1 runs in this one [default: one a core].")
+    time_limit: str | None = running("No run begins after this time, as in 30m or 1h30m; resume later.")
+    retry_failed: Annotated[bool, Parameter(negative=())] = running("Run failed runs again.", False)
+    quiet: Annotated[bool, Parameter(negative=())] = running("No progress.", False)
+
+
+def compare(
+    data: str | None = None,
+    /,
+    *,
+    loss: LossOptions | None = None,
+    judging: JudgingOptions | None = None,
+    table: DataOptions | None = None,
+    training: TrainingOptions | None = None,
+    tuning: TuningOptions | None = None,
+    run: Running | None = None,
+    dry_run: Annotated[bool, Parameter(group=RUNNING, negative=())] = False,
+) -> int:
+    """Train every loss on your data with paired seeds, and judge it against the baseline.
+
+    The same command again resumes; more losses or seeds extend the study.
+
+    Args:
+        data: digits, wine, breast_cancer, a table (.csv, .tsv, also .gz), or a study file (.toml)
+            [default: digits].
+        dry_run: Show runs, estimated time and the minimum detectable effect; train nothing.
+    """
+    run = run or Running()
+    study = Study(_plan(data, loss, judging, table, training, tuning), run)
+    return study.forecast() if dry_run else study.carried_out()
+
+
+def demo(*, run: Running | None = None) -> int:
+    """Compare eight losses on scikit-learn's digits, and say where the report is."""
+    return Study(plan(None), run or Running()).carried_out()
+
+
+def _plan(data: str | None, loss: LossOptions | None, *others: Any) -> Plan:
+    last = loss.losses[-1] if loss and loss.losses else ""
+    if data is None and last.lower().endswith((".csv", ".tsv", ".gz", ".toml")):
+        raise InputError(
+            f"{last} is among the losses; the data come first: infoloss compare {last} --losses …"
+        )
+    return plan(data, loss, *others)
+
+
+class Study:
+    """A plan with its data, ready to be carried out.
+
+    Args:
+        plan: as asked for.
+        run: where, how long, and how much is said.
+    """
+
+    def __init__(self, plan: Plan, run: Running) -> None:
+        from infoloss.study.design import settled
+
+        self.plan, self.run = plan, run
+        self.limit = None if run.time_limit is None else seconds(run.time_limit)
+        if run.jobs is not None and run.jobs < 1:
+            raise InputError(f"--jobs: {run.jobs}: expected 1 or more")
+        with reading():
+            self.data: Dataset = _loaded(plan)
+            self.design: Design = settled(plan, self.data)
+        self.folder = run.out or Path(self.design.name)
+        self.command = command()
+
+    def forecast(self) -> int:
+        """Says what would be run, how long it takes, and what could be detected."""
+        from infoloss.cli.forecasts import forecast_text
+        from infoloss.study.forecast import forecast
+
+        found = forecast(self.design, self.data, self.folder, workers=self.run.jobs)
+        print(f"{forecast_text(found)}\nfolder: {self.folder}")
+        return 0
+
+    def carried_out(self) -> int:
+        """Runs what is missing, writes the report and says what was found."""
+        try:
+            analysis = self._analysis()
+        except KeyboardInterrupt:
+            print(
+                f"\ninfoloss: interrupted; {self.folder} keeps what is done. {self._go_on}", file=sys.stderr
+            )
+            return INTERRUPTED
+        from infoloss.study.report import render
+
+        print_verdicts(analysis, render(analysis, self.folder))
+        print(f"\n{recipe(analysis)}")
+        if not analysis.complete:
+            print(f"\nThe time limit ended this before the study was done. {self._go_on}")
+        return 0
+
+    @property
+    def _go_on(self) -> str:
+        return f"To go on:\n    {self.command}"
+
+    def _analysis(self) -> Analysis:
+        from infoloss.study.compare import run
+
+        with shown(quiet=self.run.quiet) as progress:
+            return run(
+                self.plan,
+                self.data,
+                self.folder,
+                progress,
+                workers=self.run.jobs,
+                time_limit=self.limit,
+                retry_failed=self.run.retry_failed,
+                command=self.command,
+            )
+
+
+def _loaded(plan: Plan) -> Dataset:
+    from infoloss.data import load
+
+    options = plan.data.model_dump()
+    return load(options.pop("source"), **options)
+
+
+def command() -> str:
+    words = ["infoloss", *sys.argv[1:]]
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)

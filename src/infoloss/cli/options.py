@@ -1,0 +1,193 @@
+"""The options of a comparison: each names its place in the plan, which alone knows defaults and checks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args, get_origin
+
+from cyclopts import Group, Parameter
+from pydantic import BaseModel
+
+from infoloss.cli.complaints import InputError
+from infoloss.study.design import default_losses
+from infoloss.study.plan import Plan, PlanError
+
+__all__ = [
+    "DataOptions",
+    "JudgingOptions",
+    "LossOptions",
+    "TrainingOptions",
+    "TuningOptions",
+    "plan",
+    "seconds",
+]
+
+
+# ruff: noqa: RUF009 - this function makes dataclass fields
+
+
+def option(place: str, help: str) -> Any:
+    """A field for the plan's value at this place; None where it is not given."""
+    return field(default=None, metadata={"place": place, "help": f"{help}{_plan_says(place)}"})
+
+
+def _plan_says(place: str) -> str:
+    """Choices and default, as the plan has them."""
+    model: type[BaseModel] = Plan
+    *sections, key = place.split(".")
+    for section in sections:
+        model = type(model.model_fields[section].default)
+    found = model.model_fields[key]
+    choices = get_args(found.annotation) if get_origin(found.annotation) is Literal else ()
+    default = found.default
+    if isinstance(default, BaseModel):
+        default = next(iter(default.model_dump().values()))
+    if isinstance(default, tuple):
+        default = len(default) if key == "seeds" else " ".join(map(str, default))
+    if isinstance(default, bool):
+        default = "yes" if default else "no"
+    said = [f"one of {', '.join(choices)}"] if choices else []
+    said += [f"default: {default}"] if default not in (None, "") else []
+    return f" [{'; '.join(said)}]" if said else ""
+
+
+def _eight() -> str:
+    """The losses of a study that names none."""
+    even, uneven = default_losses([1, 1]), default_losses([2, 1])
+    listed = "".join(f"\n  {text}" for text in even)
+    swaps = [f"{new} takes the place of {old}" for old, new in zip(even, uneven, strict=True) if old != new]
+    return f"Default, {len(even)}:{listed}\nWhere classes are uneven, {'; '.join(swaps)}."
+
+
+@Parameter(name="*", group=Group("Data", sort_key=2))
+@dataclass(frozen=True)
+class DataOptions:
+    """Which columns are what, for tables."""
+
+    target: str | None = option("data.target", "Column to predict [default: a usual name, else the last].")
+    drop: list[str] | None = option("data.drop", "Columns to leave out.")
+    group: str | None = option("data.group", "Column of groups: none stands on both sides of a split.")
+    order: str | None = option("data.order", "Column of times: the test rows are the latest.")
+    sample_weight: str | None = option("data.sample_weight", "Column of weights; not a feature.")
+    split: str | None = option("data.split", 'Fractions, "0.6/0.2/0.2", or a column of parts.')
+    test: str | None = option("data.test", "A second table whose rows are the test rows.")
+
+
+@Parameter(name="*", group=Group("Losses", sort_key=1))
+@dataclass(frozen=True)
+class LossOptions:
+    """What is compared with what."""
+
+    losses: list[str] | None = option("losses", f"Loss expressions. {_eight()}")
+    baseline: str | None = option("baseline", "The loss that the others are compared with.")
+
+
+@Parameter(name="*", group=Group("Verdict", sort_key=3))
+@dataclass(frozen=True)
+class JudgingOptions:
+    """How much evidence, and what counts."""
+
+    seeds: int | None = option("seeds", "How many [default: 20 for tables under 10,000 rows, else 5].")
+    metric: str | None = option("metric", "What validation chooses by, and the verdict on labels is about.")
+    margin: float | None = option("margins.labels", "Points of accuracy that make no difference.")
+    margin_nll: float | None = option("margins.nll", "Nats of NLL that make no difference.")
+
+
+@Parameter(name="*", group=Group("Training", sort_key=4))
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Model and optimiser, the same for every loss."""
+
+    model: str | None = option("model.name", "Model.")
+    hidden: list[int] | None = option("model.hidden", "Widths of the hidden layers of the mlp.")
+    optimiser: str | None = option("training.optimiser", "Optimiser.")
+    epochs: int | None = option("training.epochs", "Passes over the training rows.")
+    batch_size: int | None = option("training.batch_size", "Rows in a batch.")
+    weight_decay: float | None = option("training.weight_decay", "Weight decay.")
+    momentum: float | None = option("training.momentum", "Momentum of sgd.")
+    warmup: float | None = option("training.warmup", "Share of the steps in which the learning rate rises.")
+    device: str | None = option("device", "Where to train; auto is the CPU for small models.")
+
+
+@Parameter(name="*", group=Group("Tuning", sort_key=5))
+@dataclass(frozen=True)
+class TuningOptions:
+    """The same grid of learning rates for every loss."""
+
+    tune: bool | None = option("tuning.enabled", "Whether each loss gets a learning rate of its own.")
+    learning_rates: list[float] | None = option("tuning.learning_rates", "The grid, 4 or more.")
+    tuning_seeds: int | None = option("tuning.seeds", "How many seeds choose.")
+    learning_rate: float | None = option("training.learning_rate", "The one of all losses, with --no-tune.")
+
+
+def plan(source: str | None, *sections: Any) -> Plan:
+    """The plan of a data set, a table or a study file, with the options given.
+
+    Raises:
+        InputError: each mistake on a line, which names the option or the key of the file.
+    """
+    options, flags = _gathered(sections)
+    file = source is not None and source.lower().endswith(".toml")
+    if source is not None and not file:
+        options.setdefault("data", {})["source"] = source
+        flags["data.source"] = "DATA"
+    try:
+        return Plan.read(source, options=options) if file and source else Plan.of(place=HERE, **options)
+    except PlanError as error:
+        raise InputError("\n".join(_named(mistake, flags) for mistake in error.mistakes)) from error
+    except OSError as error:
+        raise InputError(f"{source}: {error.strerror}") from error
+
+
+HERE = "command line"
+
+
+def _gathered(sections: tuple[Any, ...]) -> tuple[dict[str, Any], dict[str, str]]:
+    """What was given, nested as in the plan; and the option for each place."""
+    options: dict[str, Any] = {}
+    flags = {}
+    for section in filter(None, sections):
+        for each in fields(section):
+            value = getattr(section, each.name)
+            place = each.metadata["place"]
+            flags[place] = f"--{each.name.replace('_', '-')}"
+            if value is not None:
+                *outer, key = place.split(".")
+                inner = options
+                for name in outer:
+                    inner = inner.setdefault(name, {})
+                inner[key] = tuple(value) if isinstance(value, list) else value
+    return options, flags
+
+
+def _named(mistake: str, flags: Mapping[str, str]) -> str:
+    """The plan's complaint with the option in place of the plan's key."""
+    if not mistake.startswith(f"{HERE}: "):
+        return mistake
+    text = mistake.removeprefix(f"{HERE}: ")
+    for place in sorted(flags, key=len, reverse=True):
+        found = re.match(rf"{re.escape(place)}(\[\d+\])?(\.\w+)?: ", text)
+        if found:
+            return f"{flags[place]}: {text[found.end() :]}"
+    return text
+
+
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
+
+
+def seconds(text: str) -> float:
+    """A time limit in seconds.
+
+    Raises:
+        InputError: no number with its unit.
+
+    Example:
+        >>> seconds("30m"), seconds("1h30m"), seconds("1.5h")
+        (1800.0, 5400.0, 5400.0)
+    """
+    parts = re.findall(r"(\d+(?:\.\d+)?)([hms])", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise InputError(f'--time-limit: {text!r}: expected a time with its unit, as in "30m" or "1h30m"')
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
