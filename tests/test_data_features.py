@@ -89,6 +89,16 @@ def test_frequent_categories_keep_an_indicator_and_the_others_share_one():
     assert (found.sum(axis=1) == 1).all()
 
 
+def test_frequent_means_frequent_in_the_training_rows():
+    entries = [f"k{k:02d}" for k in range(60) for _ in range(2)] + ["k59"] * 5 + ["k00"] * 99
+    found = from_columns({"c": categorical(entries)}).encoded(np.arange(125))
+    # Ties go to the earlier name: k59 (7 rows) and k00 … k48 keep theirs, k00 is no more frequent than k48.
+    assert found[:125].sum(axis=0).tolist() == [2] * 49 + [7, 20]
+    shorter = from_columns({"c": categorical(entries)}).encoded(np.arange(2, 125))
+    assert (shorter[:2, -1] == 1).all()  # k00 has no training row but counts as one of the others
+    assert shorter[2:125].sum(axis=0).tolist() == [2] * 49 + [7, 18]
+
+
 def test_width_and_names_do_not_depend_on_the_training_rows():
     number, texts = mixed()
     features = from_columns({"a": number[:, 0], "t": categorical(texts)})

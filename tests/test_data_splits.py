@@ -104,7 +104,9 @@ def test_no_group_lies_on_two_sides():
         seen.add(frozenset(sides[2]))
         for part, share in zip(parts(data.split(seed)), (0.6, 0.2, 0.2), strict=True):
             ideal = np.bincount(y) * share
-            assert np.abs(np.bincount(y[part]) - ideal).max() < 8  # the largest group has 11 rows
+            assert (
+                np.abs(np.bincount(y[part]) - ideal).max() < 5.5
+            )  # half of the largest group; random groups miss by 12
     assert len(seen) == 10
 
 

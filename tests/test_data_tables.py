@@ -1,6 +1,8 @@
 """Tables as users have them, and errors that name place, value and what was expected."""
 
+import doctest
 import gzip
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -194,3 +196,8 @@ def test_read_table_gives_columns(table):
     found, rows = read_table(table(BASE))
     assert rows == 40
     assert list(found.columns) == ["a", "b", "class"]
+
+
+def test_the_page_for_users_runs():
+    page = Path(__file__).parent.parent / "docs" / "data.md"
+    assert doctest.testfile(str(page), module_relative=False) == (0, 9)

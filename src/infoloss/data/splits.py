@@ -155,7 +155,8 @@ def _greedy(table: np.ndarray, wanted: np.ndarray, order: np.ndarray) -> tuple[n
     choice = np.empty(len(table), np.int64)
     for group in order:
         rows = table[group]
-        change = (rows * (rows + 2 * (held - goal)) / goal).sum(axis=1)
+        # What Σ (held − goal)² / goal gains, less 2 Σ rows, which is the same for every part.
+        change = (rows * (rows + 2 * held) / goal).sum(axis=1)
         choice[group] = np.argmin(change)
         held[choice[group]] += rows
     absent = int(((held == 0) & (total > 0)).sum())

@@ -160,9 +160,8 @@ def fit_temperature(log_probabilities: Any, target: Any) -> float:
     finite = np.isfinite(log_p)
     z = np.where(finite, log_p, 0.0)
     smoothing = 1 / (len(codes) + 1)
-    wanted = (1 - smoothing) * z[np.arange(len(codes)), codes] + smoothing * z.sum(axis=1) / finite.sum(
-        axis=1
-    )
+    average = z.sum(axis=1) / finite.sum(axis=1)
+    wanted = (1 - smoothing) * z[np.arange(len(codes)), codes] + smoothing * average
     return 1 / _sharpness(log_p, z, wanted)
 
 
