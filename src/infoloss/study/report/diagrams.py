@@ -19,35 +19,43 @@ if TYPE_CHECKING:
 
 def reliability(loss: LossResult, label: str) -> Panel | None:
     """Accuracy against confidence, before and after temperature scaling, over what noise alone would give."""
-    before, after = loss.reliability, loss.reliability_scaled
-    shown = after if after is not None else before
-    if shown is None:
+    series = [
+        (bins, class_, mark)
+        for bins, class_, mark in (
+            (loss.reliability, "before", "hollow"),
+            (loss.reliability_scaled, "after", "filled"),
+        )
+        if bins is not None
+    ]
+    if not series:
         return None
     width, side, left, top = 226.0, 186.0, 30.0, 24.0
     across, up = Scale(0.0, 1.0, left, left + side), Scale(0.0, 1.0, top + side, top)
     repeats = max(len(loss.seeds), 1)
     body = group(
         text(label, 0, 13, "title"),
-        _noise(shown, repeats, across, up),
+        *(_noise(_filled(bins, repeats), repeats, across, up, class_) for bins, class_, _ in series),
         line(across(0), up(0), across(1), up(1), "diagonal"),
         rectangle(left, top, side, side, "frame"),
-        *(
-            text(f"{value:g}", across(value), top + side + 13, text_anchor="middle")
-            for value in (0.0, 0.5, 1.0)
-        ),
-        *(text(f"{value:g}", left - 5, up(value) + 4, text_anchor="end") for value in (0.0, 0.5, 1.0)),
-        _bins(before, across, up, "before", "hollow")
-        if before is not None and after is not None
-        else Markup(""),
-        _bins(shown, across, up, "after", "filled"),
-        *_errors(loss, top + side + 31),
+        *(text(f"{at:g}", across(at), top + side + 13, text_anchor="middle") for at in (0.0, 0.5, 1.0)),
+        *(text(f"{at:g}", left - 5, up(at) + 4, text_anchor="end") for at in (0.0, 0.5, 1.0)),
+        *(_bins(_filled(bins, repeats), across, up, class_, mark) for bins, class_, mark in series),
+        *_errors(loss, left, top + side + 32),
     )
     return Panel(width, top + side + 56, body, f"Reliability diagram of {loss.label}. {_spoken(loss)}")
 
 
-def _bins(bins: Reliability, across: Scale, up: Scale, class_: str, mark: str) -> Markup:
+def _filled(bins: Reliability, repeats: int) -> list[tuple[float, float, int]]:
+    """Confidence, accuracy and count of the bins that hold at least one row a test set, by confidence."""
+    rows = zip(bins.confidence, bins.accuracy, bins.count, strict=True)
+    kept = [(float(confidence), float(accuracy), int(n)) for confidence, accuracy, n in rows if n >= repeats]
+    return sorted(kept)
+
+
+def _bins(
+    points: Sequence[tuple[float, float, int]], across: Scale, up: Scale, class_: str, mark: str
+) -> Markup:
     """A point a bin, its area the share of examples in it."""
-    points = _filled(bins)
     largest = max((count for *_, count in points), default=1)
     placed = [(across(confidence), up(accuracy), count) for confidence, accuracy, count in points]
     return group(
@@ -57,42 +65,32 @@ def _bins(bins: Reliability, across: Scale, up: Scale, class_: str, mark: str) -
     )
 
 
-def _filled(bins: Reliability) -> list[tuple[float, float, int]]:
-    rows = zip(bins.confidence, bins.accuracy, bins.count, strict=True)
-    return [
-        (float(confidence), float(accuracy), int(count)) for confidence, accuracy, count in rows if count > 0
-    ]
-
-
-def _noise(bins: Reliability, repeats: int, across: Scale, up: Scale) -> Markup:
+def _noise(
+    points: Sequence[tuple[float, float, int]], repeats: int, across: Scale, up: Scale, class_: str
+) -> Markup:
     """Where 95 % of one test set's bins would lie if every confidence were right (binomial)."""
-    points = sorted(_filled(bins))
     bands = []
     for confidence, _, count in points:
-        half = 1.96 * math.sqrt(confidence * (1 - confidence) * repeats / count)
+        half = 1.96 * math.sqrt(max(confidence * (1 - confidence), 0.0) * repeats / count)
         bands.append((across(confidence), up(min(confidence + half, 1.0)), up(max(confidence - half, 0.0))))
     if len(bands) < 2:
         return Markup("")
     outline = [(x, high) for x, high, _ in bands] + [(x, low) for x, _, low in reversed(bands)]
-    return path(outline, "noise")
+    return path(outline, f"noise noise-{class_}")
 
 
-def _errors(loss: LossResult, y: float) -> list[Markup]:
-    lines = []
-    for key, name, class_ in (("ece", "ECE", "before"), ("ece_scaled", "scaled", "after")):
-        if key in loss.scores:
-            lines.append((f"{name} {_percent(loss, key)}", class_))
-    drawn = [
+def _errors(loss: LossResult, left: float, y: float) -> list[Markup]:
+    floor = f", noise floor {_percent(loss, 'ece_noise_floor')}" if "ece_noise_floor" in loss.scores else ""
+    lines = (("ece", "before", "hollow", floor), ("ece_scaled", "after", "filled", " after scaling"))
+    return [
         group(
-            marker("circle", 35.0 + 96 * place, y - 4, 3.6, "hollow" if class_ == "before" else "filled"),
-            text(words, 43.0 + 96 * place, y, "small"),
+            marker("circle", left + 4, y - 4 + 17 * place, 3.6, mark),
+            text(f"ECE {_percent(loss, key)}{suffix}", left + 13, y + 17 * place, "small"),
             class_=class_,
         )
-        for place, (words, class_) in enumerate(lines)
+        for place, (key, class_, mark, suffix) in enumerate(lines)
+        if key in loss.scores
     ]
-    if "ece_noise_floor" in loss.scores:
-        drawn.append(text(f"noise floor {_percent(loss, 'ece_noise_floor')}", 30, y + 17, "tick"))
-    return drawn
 
 
 def _percent(loss: LossResult, key: str) -> str:

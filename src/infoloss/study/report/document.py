@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from infoloss.study.analysis import Analysis, LossResult
 
 MOST_CLASSES = 20
+TRAINED = "finished runs trained by infoloss"
+PREDICTED = "the predictions of finished runs"
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,9 @@ def _headline(analysis: Analysis) -> tuple[str, ...]:
 
 def _verdicts(analysis: Analysis) -> Section:
     if not analysis.verdicts:
-        return Section("verdict", "Verdict", (Words(("One loss alone has nothing to be compared with.",)),))
+        alone = "One loss alone has nothing to be compared with."
+        early = "No verdict yet: no seed is finished for both the baseline and another loss."
+        return Section("verdict", "Verdict", (Words((early if len(analysis.losses) > 1 else alone,)),))
     sentences = tuple(verdict.sentence for verdict in analysis.verdicts)
     return Section(
         "verdict",
@@ -150,7 +154,9 @@ def _verdicts(analysis: Analysis) -> Section:
 def _differences(analysis: Analysis) -> Section:
     if not analysis.verdicts:
         return Section(
-            "differences", "Paired differences", (_missing("paired differences", "a second loss"),)
+            "differences",
+            "Paired differences",
+            (_missing("paired differences", "a baseline and a second loss with a seed in common"),),
         )
     panels = tuple(
         figures.forest(
@@ -177,13 +183,13 @@ def _calibration(analysis: Analysis) -> Section:
     panel = figures.calibration(analysis.losses)
     if panel is None:
         return Section(
-            "calibration", title, (_missing("calibration figure", "accuracy and ECE of each loss"),)
+            "calibration", title, (_missing("calibration figure", "the accuracy and ECE of finished runs"),)
         )
     caption = (
         "Hollow: probabilities as they come. Filled: after temperature scaling, which leaves the accuracy "
         f"as it is. Bars: ± 1 standard error over seeds, {seed_count(list(map(_seeds, analysis.losses)))}. "
-        "The dotted line is the ECE that a perfectly calibrated classifier would show on as many test rows. "
-        "Exploratory."
+        "Dotted: each loss’s noise floor, the ECE that its confidences would show on as many test rows if "
+        "every one of them were right. Exploratory."
     )
     return Section("calibration", title, (Gallery("calibration", caption, (panel,), columns=1),))
 
@@ -194,12 +200,13 @@ def _reliability(analysis: Analysis) -> Section:
     panels = tuple(panel for _, panel in drawn if panel is not None)
     title = "Reliability"
     if not panels:
-        return Section("reliability", title, (_missing("reliability diagrams", "the runs’ predictions"),))
+        return Section("reliability", title, (_missing("reliability diagrams", PREDICTED),))
     caption = (
         "Accuracy (up) against confidence (across) in bins, pooled over seeds, "
         f"{seed_count([len(loss.seeds) for loss, panel in drawn if panel])}; the larger the dot, the more "
-        "test rows. Hollow: as they come. Filled: after temperature scaling. Shaded: where 95 % of one test "
-        "set’s bins would lie if every confidence were right. ECE values are means over seeds. Exploratory."
+        "test rows. Hollow, grey: as they come. Filled, blue: after temperature scaling. Shaded alike: where "
+        "95 % of one test set’s bins would lie if every confidence were right; bins with less than one row a "
+        "test set are left out. ECE and its noise floor are means over seeds. Exploratory."
     )
     return Section("reliability", title, (Gallery("reliability", caption, panels, columns=4),))
 
@@ -210,7 +217,7 @@ def _curves(analysis: Analysis) -> Section:
         panel for key, title in wanted if (panel := figures.curves(analysis.losses, key, title)) is not None
     )
     if not panels:
-        return Section("curves", "Learning curves", (_missing("learning curves", "training by infoloss"),))
+        return Section("curves", "Learning curves", (_missing("learning curves", TRAINED),))
     caption = (
         f"Means over the final runs, {seed_count([len(loss.seeds) for loss in analysis.losses])}. Dots: "
         "mean best epoch, the one whose weights were tested. The first quarter of the epochs may leave the "
@@ -229,9 +236,7 @@ def _classes(analysis: Analysis) -> Section:
         (len(loss.confusion) for loss in analysis.losses if loss.confusion is not None), default=0
     )
     if not size:
-        return Section(
-            "classes", title, (_missing("recall and confusion by class", "the runs’ predictions"),)
-        )
+        return Section("classes", title, (_missing("recall and confusion by class", PREDICTED),))
     if size > MOST_CLASSES:
         words = f"{size} classes: recall and confusion by class are shown for up to {MOST_CLASSES}."
         return Section("classes", title, (Words((words,)),))
@@ -261,12 +266,12 @@ def class_names(analysis: Analysis, size: int) -> Sequence[str]:
 
 def _cost(analysis: Analysis) -> Section:
     table = tables.cost(analysis)
-    return Section("cost", "Cost", (table or _missing("costs", "training by infoloss"),))
+    return Section("cost", "Cost", (table or _missing("costs", TRAINED),))
 
 
 def _tuning(analysis: Analysis) -> Section:
     table = tables.tuning(analysis)
-    return Section("tuning", "Tuning", (table or _missing("tuning table", "training by infoloss"),))
+    return Section("tuning", "Tuning", (table or _missing("tuning table", TRAINED),))
 
 
 def _data(analysis: Analysis) -> Section:

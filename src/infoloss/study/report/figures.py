@@ -164,7 +164,6 @@ def calibration(losses: Sequence[LossResult]) -> Panel | None:
     body = group(
         left_axis(up, left, right),
         bottom_axis(across, top, bottom, count=6),
-        _floor([loss for _, loss in drawn], up, left, right),
         *(_calibration_point(loss, index, across, up) for index, loss in drawn),
         *(
             group(label, class_=f"series-{_series(index)}")
@@ -188,16 +187,6 @@ def _error_scale(values: Sequence[float], bottom: float, top: float) -> Scale:
     return Scale(0.0, max(high, 0.1) * 1.12, bottom, top)
 
 
-def _floor(losses: Sequence[LossResult], up: Scale, left: float, right: float) -> Markup:
-    floors = [_percent(loss, "ece_noise_floor") for loss in losses if "ece_noise_floor" in loss.scores]
-    if not floors:
-        return Markup("")
-    y = up(float(np.mean(floors)))
-    return group(
-        line(left, y, right, y, "floor"), text("noise floor", right, y + 13, "tick halo", text_anchor="end")
-    )
-
-
 def _placed(loss: LossResult) -> bool:
     return all(key in loss.scores and np.isfinite(loss.scores[key]).any() for key in ("accuracy", "ece"))
 
@@ -208,6 +197,9 @@ def _calibration_point(loss: LossResult, index: int, across: Scale, up: Scale) -
     x, y = across(mean), up(_percent(loss, "ece"))
     shape = SHAPES[(index // _COLOURS) % len(SHAPES)]
     parts = [line(across(mean - error), y, across(mean + error), y, "range")]
+    if "ece_noise_floor" in loss.scores:
+        floor = up(_percent(loss, "ece_noise_floor"))
+        parts.append(line(x - 11, floor, x + 11, floor, "floor"))
     if "ece_scaled" in loss.scores:
         scaled = up(_percent(loss, "ece_scaled"))
         parts += [line(x, y, x, scaled, "range"), marker(shape, x, scaled, 4.5, "filled")]

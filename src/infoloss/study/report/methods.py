@@ -80,24 +80,19 @@ def _data(analysis: Analysis) -> str:
     return f"The data were {data['name']}{described}." if "name" in data else ""
 
 
-_PHRASES = {
-    "split": "Split: {}.",
-    "model": "Model: {}.",
-    "optimiser": "Optimiser: {}.",
-    "epochs": "Epochs: {}.",
-    "selection": "Selection: {}.",
-}
-
-
 def _training(analysis: Analysis) -> list[str]:
-    said = [
-        words.format(analysis.protocol[key]) for key, words in _PHRASES.items() if key in analysis.protocol
-    ]
-    paired = (
-        "For each seed all losses shared the split, initial weights and batches; "
-        f"{_seeds(analysis)} were run for each loss and the test rows were scored once per run."
-    )
-    return [*said, paired] if any(loss.curve for loss in analysis.losses) else said
+    said, given = [], analysis.protocol
+    if "model" in given:
+        epochs = f" for {given['epochs']} epochs" if "epochs" in given else ""
+        optimiser = f" with {given['optimiser']}" if "optimiser" in given else ""
+        said.append(f"The model was a {given['model']}, trained{epochs}{optimiser}.")
+    said += [f"{key.capitalize()}: {given[key]}." for key in ("split", "selection") if key in given]
+    if any(loss.curve for loss in analysis.losses):
+        said.append(
+            "For each seed all losses shared the split, initial weights and batches; "
+            f"{_seeds(analysis)} were run for each loss and the test rows were scored once per run."
+        )
+    return said
 
 
 def _seeds(analysis: Analysis) -> str:

@@ -131,8 +131,11 @@ class Scale:
 
 
 def _round_step(rough: float) -> float:
+    """The 1, 2 or 5 times a power of ten that is nearest in ratio."""
     power = 10.0 ** math.floor(math.log10(rough))
-    return next(power * digit for digit in (1.0, 2.0, 5.0, 10.0) if power * digit >= rough * 0.999)
+    return min(
+        (power * digit for digit in (1.0, 2.0, 5.0, 10.0)), key=lambda step: abs(math.log(step / rough))
+    )
 
 
 def tick_label(value: float, ticks: Sequence[float], *, signed: bool = False) -> str:

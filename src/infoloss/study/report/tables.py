@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from infoloss.study.analysis import Analysis, LossResult
     from infoloss.study.inference import Verdict
 
+_PERCENT = ",\u00a0%"  # the unit never starts a line
 REFERENCE = "reference line, never in the verdict"
 
 
@@ -55,7 +56,7 @@ def verdicts(analysis: Analysis) -> Table:
         cells = [given.get((loss.label, about, key)) for about, key in asked]
         if loss.baseline:
             rows.append((_name(loss), *(_level(loss, key) for _, key in asked)))
-        elif any(cells):
+        else:
             rows.append((_name(loss), *(_verdict(cell) for cell in cells)))
     caption = (
         f"Difference from {analysis.baseline}, paired by seed, with the interval adjusted for all "
@@ -73,7 +74,8 @@ def _asked(shown: Metric, analysis: Analysis) -> str:
 
 
 def _name(loss: LossResult) -> Cell:
-    return Cell(loss.label, ("baseline",) if loss.baseline else (), order=loss.label, code=True)
+    failed = (f"{len(loss.failures)} failed",) if loss.failures else ()
+    return Cell(loss.label, (("baseline",) if loss.baseline else ()) + failed, order=loss.label, code=True)
 
 
 def _level(loss: LossResult, key: str) -> Cell:
@@ -89,7 +91,7 @@ def _level(loss: LossResult, key: str) -> Cell:
 
 def _verdict(verdict: Verdict | None) -> Cell:
     if verdict is None:
-        return Cell("no verdict", kind="none")
+        return Cell("no verdict", ("no seed finished beside the baseline’s",), kind="none")
     shown = metric(verdict.metric)
     words = f"{MARKS[verdict.outcome]} {outcome(verdict)}"
     order = -verdict.difference if shown.lower_is_better else verdict.difference
@@ -112,7 +114,6 @@ def verdict_numbers(analysis: Analysis) -> Table:
     """Every number behind every verdict, one row each."""
     heads = (
         Column("loss", numeric=False),
-        Column("question", numeric=False),
         Column("outcome", numeric=False),
         Column("difference"),
         Column("95 %", note="unadjusted"),
@@ -125,12 +126,22 @@ def verdict_numbers(analysis: Analysis) -> Table:
         Column("n"),
         Column("more seeds"),
     )
-    rows = tuple(_numbers(verdict, analysis) for verdict in analysis.verdicts)
+    bodies = tuple(
+        Body(
+            tuple(
+                _numbers(verdict, analysis)
+                for verdict in analysis.verdicts
+                if (verdict.question, verdict.metric) == (about, key)
+            ),
+            heading=f"{GROUPS.get(about, about)} ({metric(key).name})",
+        )
+        for about, key in questions(analysis)
+    )
     caption = (
         "Each verdict with its intervals; differences in points for accuracies and in nats for NLL; "
         "n is the number of paired seeds."
     )
-    return Table("verdict-numbers", caption, heads, (Body(rows),), folded="All numbers behind the verdicts")
+    return Table("verdict-numbers", caption, heads, bodies, folded="All numbers behind the verdicts")
 
 
 def _numbers(verdict: Verdict, analysis: Analysis) -> tuple[Cell, ...]:
@@ -145,7 +156,6 @@ def _numbers(verdict: Verdict, analysis: Analysis) -> tuple[Cell, ...]:
     )
     return (
         Cell(verdict.loss, code=True, order=verdict.loss),
-        Cell(f"{GROUPS.get(verdict.question, verdict.question)} ({shown.name})", order=verdict.question),
         Cell(outcome(verdict), kind=f"word {verdict.outcome}", order=verdict.outcome),
         Cell(number(verdict.difference, digits, signed=True), order=verdict.difference),
         Cell(_bounds(verdict.interval, digits)),
@@ -161,23 +171,22 @@ def _numbers(verdict: Verdict, analysis: Analysis) -> tuple[Cell, ...]:
 
 
 def paper_verdicts(analysis: Analysis) -> Table | None:
-    """The verdicts as narrow as a column of text allows, one row each; None where there are none."""
+    """The verdicts as narrow as a column of text allows; None where there are none."""
     if not analysis.verdicts:
         return None
-    heads = ("loss", "question", "outcome", "difference", "adjusted interval", "n", "more seeds")
-    keep = ("loss", "question", "outcome", "difference", "adjusted", "n", "more seeds")
     full = verdict_numbers(analysis)
-    places = [[column.head for column in full.columns].index(head) for head in keep]
-    columns = tuple(
-        Column(head, numeric=full.columns[place].numeric) for head, place in zip(heads, places, strict=True)
+    heads = [column.head for column in full.columns]
+    keep = [heads.index(head) for head in ("loss", "outcome", "difference", "adjusted", "n", "more seeds")]
+    bodies = tuple(
+        Body(tuple(tuple(row[place] for place in keep) for row in body.rows), heading=body.heading)
+        for body in full.bodies
     )
-    rows = tuple(tuple(row[place] for place in places) for row in full.bodies[0].rows)
     caption = (
         f"Difference from {analysis.baseline}, paired by seed, in points for accuracies and nats for NLL; "
         "intervals adjusted for all verdicts (Holm); n paired seeds; more seeds needed where undecided "
         "(–: no number suffices)."
     )
-    return Table("verdicts", caption, columns, (Body(rows),))
+    return Table("verdicts", caption, tuple(full.columns[place] for place in keep), bodies)
 
 
 def scores(analysis: Analysis) -> Table:
@@ -188,7 +197,7 @@ def scores(analysis: Analysis) -> Table:
     columns = [Column("loss", numeric=False), Column("n")]
     columns += [
         Column(
-            f"{entry.name}{', %' if entry.unit == 'percent' else ''}",
+            f"{entry.name}{_PERCENT if entry.unit == 'percent' else ''}",
             note="verdict" if entry.key in judged else "exploratory",
             group=GROUPS.get(entry.question, ""),
         )
@@ -343,7 +352,11 @@ def expressions(analysis: Analysis) -> Table:
         Column("formula", numeric=False),
     )
     rows = tuple((_name(loss), code(loss.expression), Cell(loss.formula)) for loss in analysis.losses)
-    return Table("losses", "The losses compared, with every parameter.", columns, (Body(rows),))
+    caption = (
+        "The losses compared, with every parameter. z are the logits, y the label, C the number of classes, "
+        "L = ln Σ_j exp z_j, q = softmax(z), p = q_y, H the entropy in nats."
+    )
+    return Table("losses", caption, columns, (Body(rows),))
 
 
 def pairs(key: str, values: Mapping[str, str]) -> Table:
