@@ -1,5 +1,7 @@
 """Information-theoretic losses for classifiers, and an honest way to tell whether they help."""
 
+from typing import TYPE_CHECKING, Any
+
 from infoloss.catalogue import catalogue
 from infoloss.criterion import Criterion
 from infoloss.expression import ExpressionError, parse
@@ -7,8 +9,12 @@ from infoloss.losses import *  # noqa: F403
 from infoloss.losses import __all__ as _losses
 from infoloss.terms import Term, row_statistics, statistic
 
+if TYPE_CHECKING:
+    from infoloss.study.compare import compare as compare
+
 __version__ = "0.1.0"
 
+# compare is public too, but needs the extra "study": `from infoloss import *` must not.
 __all__ = [
     "Criterion",
     "ExpressionError",
@@ -20,3 +26,21 @@ __all__ = [
     "statistic",
     *_losses,
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """``infoloss.compare``, whose packages are imported when it is asked for."""
+    if name != "compare":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+    try:
+        from infoloss.study.compare import compare
+    except ModuleNotFoundError as error:
+        if (error.name or "infoloss").startswith("infoloss"):
+            raise
+        message = f"infoloss.compare needs {error.name}: pip install 'infoloss[study]'"
+        raise ModuleNotFoundError(message, name=error.name) from None
+    return compare
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "compare"})
