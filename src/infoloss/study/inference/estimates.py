@@ -41,7 +41,7 @@ class Fitted:
         def excess(log_tail: float) -> float:
             return self.components.half_width(math.exp(log_tail)) - distance
 
-        lowest = math.log(1e-300)
+        lowest = math.log(1e-150)  # further out SciPy's t quantiles can be −inf
         if excess(lowest) < 0.0:
             return 0.0
         # half the tail mass: there the quantiles are 0

@@ -142,10 +142,10 @@ class Components:
         from scipy import stats
 
         at = seeds or self.seeds
-        square = float(stats.t.isf(tail, at - 1)) ** 2 * self.spread / at
+        width = float(stats.t.isf(tail, at - 1)) * math.sqrt(self.spread / at)
         if self.shared > 0.0:
-            square += float(stats.t.isf(tail, self.shared_degrees)) ** 2 * self.shared
-        return math.sqrt(max(square, float(stats.norm.isf(tail)) ** 2 * self._rows(at)))
+            width = math.hypot(width, float(stats.t.isf(tail, self.shared_degrees)) * math.sqrt(self.shared))
+        return max(width, float(stats.norm.isf(tail)) * math.sqrt(self._rows(at)))
 
     def _rows(self, seeds: int) -> float:
         if self.rows == 0.0:
