@@ -15,6 +15,8 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from cases import CASES, FIRST, HARD_ONLY, LOSSES, SOFT, Case
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 import infoloss as il
@@ -88,6 +90,57 @@ def test_gradient_with_everything_on(case: Case) -> None:
     ours = gradient(term, z, torch.tensor(LABELS), **tensors(options))
     close(ours, oracles.gradient(lambda moved: case.reduction(moved, LABELS, **options), z))
     assert (ours[1] == 0).all()  # the ignored row
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> tuple[Case, Any, Any, dict[str, Any]]:
+    """Any loss, logits with masks, labels or probabilities, and any options that fit them."""
+    case = draw(st.sampled_from(CASES))
+    n, classes = draw(st.integers(1, 4)), draw(st.integers(2, 6))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    centre, spread = draw(st.sampled_from([0.0, -300.0])), draw(st.sampled_from([0.5, 2.0, 20.0]))
+    z = rng.normal(centre, spread, (n, classes))
+    soft = case.soft != "none" and draw(st.booleans())
+    labels = rng.integers(0, classes, n)
+    target = rng.dirichlet(np.full(classes, 0.5), n) if soft else labels.copy()
+    options: dict[str, Any] = {"reduction": draw(st.sampled_from(["mean", "sum", "none"]))}
+    if draw(st.booleans()):  # masks, two classes at least left, never one that the target wants
+        for i in range(n):
+            hidden = rng.permutation(np.delete(np.arange(classes), labels[i]))[: rng.integers(0, classes - 1)]
+            z[i, hidden] = -np.inf
+            if soft:
+                target[i, hidden] = 0
+                target[i] = target[i] / target[i].sum() if target[i].sum() > 0 else np.eye(classes)[labels[i]]
+    if not soft and draw(st.booleans()):
+        target[rng.random(n) < 0.4] = IGNORED
+    if draw(st.booleans()):
+        options["weight"] = rng.uniform(0, 3, classes) * (rng.random(classes) < 0.8)
+    if draw(st.booleans()):
+        options["sample_weight"] = rng.uniform(0, 3, n) * (rng.random(n) < 0.8)
+    if case.soft != "none" and draw(st.booleans()):
+        options["label_smoothing"] = draw(st.sampled_from([0.1, 1.0]))
+    if options["reduction"] == "mean" and draw(st.booleans()):
+        options["denominator"] = 3.5
+    return case, z, target, options
+
+
+@settings(max_examples=250)
+@given(calls())
+def test_any_call(call: tuple[Case, Any, Any, dict[str, Any]]) -> None:
+    case, z, target, options = call
+    term, t = case.term(z.shape[1]), torch.tensor(target)
+
+    def oracle(logits: Any) -> Any:
+        return np.sum(case.reduction(logits, target, **options))
+
+    ours = term(double(z), t, **tensors(options))
+    scale = max(1.0, float(np.abs(z[np.isfinite(z)]).max()) ** 2)  # squares of logits at −300 round at 1e-11
+    torch.testing.assert_close(
+        ours, double(np.real(case.reduction(z, target, **options))), rtol=1e-11, atol=1e-13 * scale
+    )
+    leaf = double(z).requires_grad_()
+    (slope,) = torch.autograd.grad(term(leaf, t, **tensors(options)).sum(), leaf)
+    torch.testing.assert_close(slope, double(oracles.gradient(oracle, z)), rtol=1e-9, atol=1e-13 * scale)
 
 
 # Laws
@@ -255,6 +308,13 @@ def test_micro_batches_add_up_with_a_denominator(case: Case) -> None:
     assert not torch.allclose(mean_of_means, whole)
 
 
+@pytest.mark.parametrize("zero", [0, 0.0, torch.tensor(0), torch.tensor(0.0)])
+def test_a_denominator_of_zero_is_a_batch_that_counts_for_nothing(zero: Any) -> None:
+    z, y = problems.rows(31, N, C), torch.full((N,), IGNORED)
+    assert il.min_ent()(double(z), y, denominator=zero) == 0
+    assert torch.equal(gradient(il.min_ent(), z, y, denominator=zero), torch.zeros(N, C, dtype=torch.float64))
+
+
 def test_sample_weight_two_is_the_row_twice() -> None:
     z, y = double(problems.rows(18, N, C)), torch.tensor([4, 0, 1, 1])
     repeats = torch.tensor([2, 1, 0, 3])
@@ -298,6 +358,20 @@ def test_smoothing_spreads_over_the_unmasked_classes(case: Case) -> None:
     ours = case.term(C)(double(z), torch.tensor(y), label_smoothing=0.3)
     assert ours.isfinite()
     close(ours, case.reduction(z, y, label_smoothing=0.3))
+
+
+@pytest.mark.parametrize("name", ["balanced_softmax", "pc_softmax", "logit_adjusted"])
+def test_smoothing_beside_a_zero_count(name: str) -> None:
+    """A class without examples is masked: it takes no part in smoothing, however the target is written."""
+    case = next(c for c in CASES if c.name == name)
+    z, y, kept = double(problems.rows(32, N, 3)), torch.tensor([0, 2, 2, 0]), [0, 2]
+    shares = double([0.4, 0.0, 0.6])
+    term, without = (getattr(il, name)(**{case.per_class: v}) for v in (shares, shares[kept]))
+    expected = without(z[:, kept], y // 2, label_smoothing=0.1)
+    w = torch.ones(3)
+    for target in (y, F.one_hot(y, 3).double()):
+        for options in ({}, {"weight": w}):
+            torch.testing.assert_close(term(z, target, label_smoothing=0.1, **options), expected)
 
 
 @pytest.mark.parametrize("case", SOFT, ids=by_name)

@@ -492,6 +492,17 @@ def test_parts_count_ignored_rows_nowhere() -> None:
     torch.testing.assert_close(parts.accuracy.double(), (Z.argmax(1) == Y)[kept].double().mean())
 
 
+def test_the_accuracy_of_parts_looks_at_the_target_as_given() -> None:
+    """Class weights and smoothing change what a row costs, not which class is right."""
+    z, y = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1])
+    t, w = torch.tensor([[0.6, 0.4], [0.3, 0.7]]), torch.tensor([0.01, 10.0])
+    for target in (y, t):
+        for options in ({}, {"weight": w}, {"label_smoothing": 0.1}, {"weight": w, "label_smoothing": 0.1}):
+            assert il.cross_entropy().parts(z, target, **options).accuracy == 0.5
+        s = torch.tensor([3.0, 1.0])
+        assert il.cross_entropy().parts(z, target, weight=w, sample_weight=s).accuracy == 0.75
+
+
 def test_row_statistics_take_dense_logits_and_keep_gradients() -> None:
     z = Z.reshape(2, 3, C).movedim(-1, 1).clone().requires_grad_()
     s = il.row_statistics(z, Y.reshape(2, 3), needs=("lse", "target_logit", "expected_logit"))
