@@ -16,7 +16,7 @@ from report_cases import MODELS, Model, scores_file, study
 
 import infoloss as il
 from infoloss.study.report import render
-from infoloss.study.report.figures import forest
+from infoloss.study.report.forest import forest
 from infoloss.study.report.table import latex_text, markdown_code, markdown_text
 from infoloss.study.report.wording import GROUPS, MARKS, abbreviated, interval, number
 
@@ -147,7 +147,7 @@ CASES = {
 }
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(scope="module", params=CASES)
 def case(request):
     return CASES[request.param]()
 
@@ -371,6 +371,25 @@ def test_failures_are_counted_and_shown(full, tmp_path):
     assert "seed 5: out of memory" in page.words
     whole, _ = rendered(full, tmp_path)
     assert "No run failed or diverged." in whole.words
+
+
+def test_what_a_scores_file_cannot_give_is_listed_once(tmp_path):
+    page, _ = rendered(scores_file(), tmp_path)
+    absent = ["Accuracy against calibration", "Reliability", "Learning curves", "Classes", "Cost", "Tuning"]
+    assert not set(absent) & set(page.texts["h2"])
+    assert page.texts["h2"][-1] == "What is not here"
+    listed = [line.split(":")[0] for line in page.texts["li"] if ": needs " in line]
+    assert listed == [*absent, "Protocol", "Environment"]
+    assert not (tmp_path / "figures" / "reliability.svg").exists()
+
+
+def test_a_loss_without_a_finished_run_has_a_row_but_no_verdict(full, tmp_path):
+    verdicts = tuple(verdict for verdict in full.verdicts if verdict.loss != full.losses[-1].label)
+    broken = replace(failed(full, ("seed 0: diverged: epoch 1",)), verdicts=verdicts)
+    _, text = rendered(broken, tmp_path)
+    last = verdict_cells(text)[-1]
+    assert last[0] == f"{full.losses[-1].label} 1 failed"
+    assert all("no verdict" in cell for cell in last[1:])
 
 
 def test_class_tables_stop_at_twenty_classes(tmp_path):

@@ -14,6 +14,7 @@ from .bibliography import Source, bibtex
 from .document import Document
 from .page import figure_files, html, markdown_page
 from .table import latex
+from .verdicts import paper_verdicts
 
 if TYPE_CHECKING:
     from infoloss.study.analysis import Analysis
@@ -107,8 +108,8 @@ def _csv(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def tables_tex(analysis: Analysis) -> str:
     """The tables a paper needs, for booktabs."""
     wanted = [
-        tables.paper_verdicts(analysis),
-        tables.scores(analysis),
+        paper_verdicts(analysis),
+        *tables.paper_scores(analysis),
         tables.cost(analysis),
         tables.tuning(analysis),
     ]

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from .bibliography import Source, loss_keys, method_keys
-from .tables import questions
-from .wording import GROUPS, counted, listed, metric, plain, seed_count
+from .wording import GROUPS, counted, listed, metric, plain, questions, seed_count
 
 if TYPE_CHECKING:
     from infoloss.study.analysis import Analysis

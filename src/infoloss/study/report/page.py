@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup, escape
 
-from .document import Code, Document, Gallery, Part, Words
+from .document import Document
+from .parts import Code, Gallery, Part, Words
 from .svg import sheet
 from .table import Table, markdown, markdown_text
 

@@ -237,6 +237,7 @@ def latex(table: Table) -> str:
             r"\toprule",
             *_latex_groups(table),
             heads,
+            *_latex_notes(table),
             r"\midrule",
             *rows,
             r"\bottomrule",
@@ -260,6 +261,12 @@ def _latex_groups(table: Table) -> list[str]:
     return [" & ".join(cells) + r" \\", "".join(rules)]
 
 
+def _latex_notes(table: Table) -> list[str]:
+    if not any(column.note for column in table.columns):
+        return []
+    return [" & ".join(rf"\emph{{{latex_text(column.note)}}}" for column in table.columns) + r" \\"]
+
+
 def _latex_cell(cell: Cell) -> str:
-    words = latex_text(" ".join(part for part in (cell.text, *cell.details) if part))
-    return rf"\texttt{{{words}}}" if cell.code else words
+    words, details = latex_text(cell.text), latex_text(" ".join(filter(None, cell.details)))
+    return " ".join(filter(None, (rf"\texttt{{{words}}}" if cell.code else words, details)))

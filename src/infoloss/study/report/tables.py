@@ -1,4 +1,4 @@
-"""The tables of a study: verdicts, scores, recall, cost, tuning, failures."""
+"""The tables of a study below its verdicts: scores, recall, cost, tuning, failures."""
 
 from __future__ import annotations
 
@@ -11,188 +11,49 @@ import numpy as np
 from .table import Body, Cell, Column, Table, code
 from .wording import (
     GROUPS,
-    MARKS,
     Metric,
-    interval,
-    margin,
+    abbreviated,
     mean_and_spread,
     metric,
     metrics,
     number,
-    outcome,
-    p_value,
     plain,
-    question,
-    remedy,
+    questions,
     seed_count,
 )
 
 if TYPE_CHECKING:
     from infoloss.study.analysis import Analysis, LossResult
-    from infoloss.study.inference import Verdict
 
 _PERCENT = ",\u00a0%"  # the unit never starts a line
 REFERENCE = "reference line, never in the verdict"
 
 
-def questions(analysis: Analysis) -> list[tuple[str, str]]:
-    """The (question, metric) pairs that the verdicts answer, in the study's order."""
-    return list(dict.fromkeys((verdict.question, verdict.metric) for verdict in analysis.verdicts))
-
-
-def verdicts(analysis: Analysis) -> Table:
-    """Loss × question: the outcome in words and colour, the difference, its adjusted interval."""
-    asked = questions(analysis)
-    given = {(verdict.loss, verdict.question, verdict.metric): verdict for verdict in analysis.verdicts}
-    columns = [Column("loss", numeric=False)]
-    columns += [
-        Column(
-            question(about), note=_asked(metric(key), analysis), numeric=False, short=GROUPS.get(about, about)
-        )
-        for about, key in asked
-    ]
-    rows = []
-    for loss in analysis.losses:
-        cells = [given.get((loss.label, about, key)) for about, key in asked]
-        if loss.baseline:
-            rows.append((_name(loss), *(_level(loss, key) for _, key in asked)))
-        else:
-            rows.append((_name(loss), *(_verdict(cell) for cell in cells)))
-    caption = (
-        f"Difference from {analysis.baseline}, paired by seed, with the interval adjusted for all "
-        f"{len(analysis.verdicts)} verdicts (Holm) or, where equivalent, the 90 % interval that lies within "
-        f"the margin; {seed_count([v.seeds for v in analysis.verdicts])}."
-    )
-    return Table("verdicts", caption, tuple(columns), (Body(tuple(rows)),), layout="cards")
-
-
-def _asked(shown: Metric, analysis: Analysis) -> str:
-    unit = f" {shown.difference_unit}" if shown.difference_unit else ""
-    width = analysis.margins.get(shown.key, math.nan)
-    bounds = f", margin ±{plain(width)}{unit}" if math.isfinite(width) else ""
-    return f"{shown.name}, {shown.direction}{bounds}"
-
-
-def _name(loss: LossResult) -> Cell:
+def loss_name(loss: LossResult) -> Cell:
     failed = (f"{len(loss.failures)} failed",) if loss.failures else ()
     return Cell(loss.label, (("baseline",) if loss.baseline else ()) + failed, order=loss.label, code=True)
 
 
-def _level(loss: LossResult, key: str) -> Cell:
-    """Where the baseline itself stands."""
-    if key not in loss.scores:
-        return Cell("–", kind="level")
-    mean, spread = mean_and_spread(loss.scores[key], key)
-    unit = {"percent": "%", "nats": "nats", "number": ""}[metric(key).unit]
-    return Cell(
-        f"{mean} {unit}".strip(), (f"{spread} sd, n = {len(loss.scores[key])}".strip(),), kind="level"
-    )
-
-
-def _verdict(verdict: Verdict | None) -> Cell:
-    if verdict is None:
-        return Cell("no verdict", ("no seed finished beside the baseline’s",), kind="none")
-    shown = metric(verdict.metric)
-    words = f"{MARKS[verdict.outcome]} {outcome(verdict)}"
-    order = -verdict.difference if shown.lower_is_better else verdict.difference
-    if verdict.identical:
-        return Cell(words, (f"difference exactly 0, n = {verdict.seeds}",), kind=verdict.outcome, order=order)
-    size = f"{number(verdict.difference, shown.digits, signed=True)} {shown.difference_unit}".strip()
-    decided_by = (
-        verdict.equivalence_interval if verdict.outcome == "equivalent" else verdict.adjusted_interval
-    )
-    bounds = f"{_bounds(decided_by, shown.digits)}{' (90 %)' if verdict.outcome == 'equivalent' else ''}"
-    details = (size, f"{bounds}, n = {verdict.seeds}", remedy(verdict))
-    return Cell(words, tuple(filter(None, details)), kind=verdict.outcome, order=order)
-
-
-def _bounds(bounds: tuple[float, float], digits: int) -> str:
-    return interval(bounds, digits) if all(map(math.isfinite, bounds)) else "no interval"
-
-
-def verdict_numbers(analysis: Analysis) -> Table:
-    """Every number behind every verdict, one row each."""
-    heads = (
-        Column("loss", numeric=False),
-        Column("outcome", numeric=False),
-        Column("difference"),
-        Column("95 %", note="unadjusted"),
-        Column("adjusted", note="Holm"),
-        Column("90 %", note="equivalence"),
-        Column("margin"),
-        Column("standard error"),
-        Column("p"),
-        Column("adjusted p"),
-        Column("n"),
-        Column("more seeds"),
-    )
-    bodies = tuple(
-        Body(
-            tuple(
-                _numbers(verdict, analysis)
-                for verdict in analysis.verdicts
-                if (verdict.question, verdict.metric) == (about, key)
-            ),
-            heading=f"{GROUPS.get(about, about)} ({metric(key).name})",
-        )
-        for about, key in questions(analysis)
-    )
-    caption = (
-        "Each verdict with its intervals; differences in points for accuracies and in nats for NLL; "
-        "n is the number of paired seeds."
-    )
-    return Table("verdict-numbers", caption, heads, bodies, folded="All numbers behind the verdicts")
-
-
-def _numbers(verdict: Verdict, analysis: Analysis) -> tuple[Cell, ...]:
-    shown = metric(verdict.metric)
-    digits = shown.digits
-    more = (
-        ""
-        if verdict.outcome != "undecided"
-        else "–"
-        if verdict.more_seeds is None
-        else str(verdict.more_seeds)
-    )
-    return (
-        Cell(verdict.loss, code=True, order=verdict.loss),
-        Cell(outcome(verdict), kind=f"word {verdict.outcome}", order=verdict.outcome),
-        Cell(number(verdict.difference, digits, signed=True), order=verdict.difference),
-        Cell(_bounds(verdict.interval, digits)),
-        Cell(_bounds(verdict.adjusted_interval, digits)),
-        Cell(_bounds(verdict.equivalence_interval, digits)),
-        Cell(plain(margin(verdict, analysis.margins))),
-        Cell(number(verdict.standard_error, digits + 1), order=verdict.standard_error),
-        Cell(p_value(verdict.p_value), order=verdict.p_value),
-        Cell(p_value(verdict.adjusted_p_value), order=verdict.adjusted_p_value),
-        Cell(str(verdict.seeds), order=float(verdict.seeds)),
-        Cell(more, order=float(verdict.more_seeds or 0)),
-    )
-
-
-def paper_verdicts(analysis: Analysis) -> Table | None:
-    """The verdicts as narrow as a column of text allows; None where there are none."""
-    if not analysis.verdicts:
-        return None
-    full = verdict_numbers(analysis)
-    heads = [column.head for column in full.columns]
-    keep = [heads.index(head) for head in ("loss", "outcome", "difference", "adjusted", "n", "more seeds")]
-    bodies = tuple(
-        Body(tuple(tuple(row[place] for place in keep) for row in body.rows), heading=body.heading)
-        for body in full.bodies
-    )
-    caption = (
-        f"Difference from {analysis.baseline}, paired by seed, in points for accuracies and nats for NLL; "
-        "intervals adjusted for all verdicts (Holm); n paired seeds; more seeds needed where undecided "
-        "(–: no number suffices)."
-    )
-    return Table("verdicts", caption, tuple(full.columns[place] for place in keep), bodies)
-
-
 def scores(analysis: Analysis) -> Table:
     """Mean ± standard deviation of every metric; the reference lines apart."""
-    keys = list(dict.fromkeys(key for loss in analysis.losses for key in loss.scores))
-    shown = metrics(keys)
+    return _scores_of(analysis, _measured(analysis), key="scores")
+
+
+def paper_scores(analysis: Analysis) -> list[Table]:
+    """The same, a table for each group of metrics, as wide as a page."""
+    shown = _measured(analysis)
+    groups = dict.fromkeys(entry.question for entry in shown)
+    return [
+        _scores_of(analysis, [entry for entry in shown if entry.question == about], key=f"scores-{place}")
+        for place, about in enumerate(groups, start=1)
+    ]
+
+
+def _measured(analysis: Analysis) -> list[Metric]:
+    return metrics(list(dict.fromkeys(key for loss in analysis.losses for key in loss.scores)))
+
+
+def _scores_of(analysis: Analysis, shown: Sequence[Metric], *, key: str) -> Table:
     judged = {key for _, key in questions(analysis)}
     columns = [Column("loss", numeric=False), Column("n")]
     columns += [
@@ -203,7 +64,7 @@ def scores(analysis: Analysis) -> Table:
         )
         for entry in shown
     ]
-    bodies = [Body(tuple(_scores(_name(loss), loss.scores, shown) for loss in analysis.losses))]
+    bodies = [Body(tuple(_scores(loss_name(loss), loss.scores, shown) for loss in analysis.losses))]
     if analysis.references:
         rows = tuple(
             _scores(Cell(line.name, order=line.name), line.scores, shown) for line in analysis.references
@@ -213,7 +74,7 @@ def scores(analysis: Analysis) -> Table:
         "Mean ± standard deviation over n seeds on the test rows. Columns marked verdict are what the study "
         "judges; those marked exploratory were not corrected for their number and decide nothing."
     )
-    return Table("scores", caption, tuple(columns), tuple(bodies))
+    return Table(key, caption, tuple(columns), tuple(bodies))
 
 
 def _scores(name: Cell, values: dict[str, np.ndarray], shown: Sequence[Metric]) -> tuple[Cell, ...]:
@@ -241,9 +102,9 @@ def recall(analysis: Analysis, classes: Sequence[str]) -> Table | None:
     every = np.concatenate([values[np.isfinite(values)] for _, values in measured])
     bounds = (float(every.min()), float(every.max())) if every.size else (0.0, 1.0)
     rows = tuple(
-        (_name(loss), *(_recall(float(value), bounds) for value in values)) for loss, values in measured
+        (loss_name(loss), *(_recall(float(value), bounds) for value in values)) for loss, values in measured
     )
-    columns = (Column("loss", numeric=False), *(Column(name) for name in classes))
+    columns = (Column("loss", numeric=False), *(Column(name) for name in abbreviated(classes, 14).values()))
     caption = (
         f"Recall of each class in %, mean over {seed_count([len(loss.seeds) for loss, _ in measured])}; "
         "darker is lower. Exploratory."
@@ -272,18 +133,18 @@ def cost(analysis: Analysis) -> Table | None:
         return None
     base: dict[str, float] = next((loss.cost for loss in analysis.losses if loss.baseline), {})
     rows = tuple(
-        (_name(loss), Cell(str(len(loss.seeds))), *(_cost(loss, key, base) for key in keys))
+        (loss_name(loss), Cell(str(len(loss.seeds))), *(_cost(loss, key, base) for key in keys))
         for loss in analysis.losses
     )
     columns = (Column("loss", numeric=False), Column("n"), *(Column(_COSTS[key][0]) for key in keys))
-    caption = "Cost of the final runs, means over n seeds; × is the ratio to the baseline."
+    caption = "Cost of the final runs, means over n seeds; in brackets, times the baseline."
     return Table("cost", caption, columns, (Body(rows),))
 
 
 def _cost(loss: LossResult, key: str, base: dict[str, float]) -> Cell:
     value, unit = loss.cost.get(key, math.nan), base.get(key, math.nan)
     timed = key in ("seconds", "step_milliseconds") and not loss.baseline
-    ratio = (f"× {number(value / unit, 2)}",) if timed and unit > 0 and math.isfinite(value) else ()
+    ratio = (f"({number(value / unit, 2)} ×)",) if timed and unit > 0 and math.isfinite(value) else ()
     return Cell(number(value, _COSTS[key][1]), ratio, order=value)
 
 
@@ -300,7 +161,7 @@ def tuning(analysis: Analysis) -> Table | None:
     )
     rows = tuple(
         (
-            _name(loss),
+            loss_name(loss),
             Cell("–" if loss.learning_rate is None else plain(loss.learning_rate), order=loss.learning_rate),
             *(_trial(loss, rate, analysis.primary_metric) for rate in grid),
             Cell(_edge(loss)),
@@ -336,7 +197,7 @@ def _edge(loss: LossResult) -> str:
 
 def failures(analysis: Analysis) -> Table | None:
     """Every failed or diverged run; None where all ran through."""
-    rows = tuple((_name(loss), Cell(failure)) for loss in analysis.losses for failure in loss.failures)
+    rows = tuple((loss_name(loss), Cell(failure)) for loss in analysis.losses for failure in loss.failures)
     if not rows:
         return None
     total = f"{len(rows)} run{'s' if len(rows) > 1 else ''}"
@@ -351,7 +212,7 @@ def expressions(analysis: Analysis) -> Table:
         Column("expression", numeric=False),
         Column("formula", numeric=False),
     )
-    rows = tuple((_name(loss), code(loss.expression), Cell(loss.formula)) for loss in analysis.losses)
+    rows = tuple((loss_name(loss), code(loss.expression), Cell(loss.formula)) for loss in analysis.losses)
     caption = (
         "The losses compared, with every parameter. z are the logits, y the label, C the number of classes, "
         "L = ln Σ_j exp z_j, q = softmax(z), p = q_y, H the entropy in nats."

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 if TYPE_CHECKING:
+    from infoloss.study.analysis import Analysis
     from infoloss.study.inference import Verdict
 
 LABELS = "labels"
@@ -34,6 +35,11 @@ class Metric:
     def factor(self) -> float:
         """What a score is multiplied with before it is printed."""
         return 100.0 if self.unit == "percent" else 1.0
+
+    @property
+    def symbol(self) -> str:
+        """Of a printed score."""
+        return {"percent": "%", "nats": "nats", "number": ""}[self.unit]
 
     @property
     def difference_unit(self) -> str:
@@ -86,6 +92,11 @@ def metrics(keys: Sequence[str]) -> list[Metric]:
     """Known metrics in the report's order, then the others in theirs."""
     known = [value for key, value in _METRICS.items() if key in keys]
     return known + [metric(key) for key in keys if key not in _METRICS]
+
+
+def questions(analysis: Analysis) -> list[tuple[str, str]]:
+    """The (question, metric) pairs that the verdicts answer, in the study's order."""
+    return list(dict.fromkeys((verdict.question, verdict.metric) for verdict in analysis.verdicts))
 
 
 def question(key: str) -> str:
