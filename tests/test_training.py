@@ -1,4 +1,4 @@
-"""The loop chooses on validation, gives losses the same batches, says when it diverges, reads the test once."""
+"""The loop: chooses on validation, gives losses the same batches, says when it diverges; the locked test."""
 
 import copy
 import pickle

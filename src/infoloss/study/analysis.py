@@ -1,4 +1,4 @@
-"""The analysis of a study: what a report, a terminal table or a notebook shows. A function of records alone."""
+"""The analysis of a study, from its records alone: what reports, tables and notebooks show."""
 
 from __future__ import annotations
 

@@ -1,38 +1,128 @@
-"""Carrying out a study: what is missing is run and stored, in an order that keeps losses paired."""
+"""``compare``: losses on the user's data, or in the user's own training, from Python."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from infoloss.data import Dataset
+from infoloss.data import Dataset, from_arrays, load
 from infoloss.study.analysis import Analysis, analyse
-from infoloss.study.design import Arm, Design, settled
+from infoloss.study.design import Design, DesignError, settled
 from infoloss.study.engines import Engine, Serial, Workers, cores
+from infoloss.study.functions import FunctionMaterials, function_design, function_runs
 from infoloss.study.materials import Materials
 from infoloss.study.plan import Plan
-from infoloss.study.references import REFERENCES
-from infoloss.study.runs import Job
-from infoloss.study.store import Store, read_design, records
-from infoloss.study.tuning import choice
+from infoloss.study.plan_errors import PlanError, nearest
+from infoloss.study.session import Progress, Report, Session
+from infoloss.study.store import Store, StoreError, read_design, records
+from infoloss.study.verdict_table import VerdictTable
 
-__all__ = ["Progress", "run"]
+if TYPE_CHECKING:
+    pass
 
+__all__ = ["Comparison", "DesignError", "Progress", "StoreError", "compare", "run"]
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a study is: runs done and planned, seconds left (None before the first), and what is being done."""
-
-    done: int
-    total: int
-    seconds_left: float | None
-    stage: str
+_ARRAYS = ("name", "groups", "order", "sample_weight", "test", "split")
 
 
-Report = Callable[[Progress], None]
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A study that was carried out: its folder and its analysis."""
+
+    folder: Path
+    analysis: Analysis
+
+    @property
+    def verdict(self) -> VerdictTable:
+        """A table of the verdicts: text where it is printed, HTML in a notebook."""
+        return VerdictTable(self.analysis)
+
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        """The records of all runs: role, loss, seed, learning rate, status, validation scores, cost, ….."""
+        return list(records(self.folder)[0].values())
+
+    def report(self, folder: Path | str | None = None) -> Path:
+        """Writes the report, into the study's folder unless told otherwise; the path of its HTML page."""
+        from infoloss.study.report import render
+
+        return render(self.analysis, self.folder if folder is None else Path(folder))
+
+    def __repr__(self) -> str:
+        return f"{self.verdict}\nRecords: {self.folder}"
+
+    def _repr_html_(self) -> str:
+        return self.verdict._repr_html_()
+
+
+def compare(
+    X_or_train: Any,
+    y: Any = None,
+    *,
+    losses: Sequence[Any] | Mapping[str, Any] | None = None,
+    seeds: int | Sequence[int] | None = None,
+    folder: Path | str | None = None,
+    progress: Report | None = None,
+    workers: int | None = None,
+    **options: Any,
+) -> Comparison:
+    """Compares losses on your data, or in your own training.
+
+    Every loss gets the same splits, initial weights and batches for each seed, and the same learning rates to
+    choose from; the test rows are read once a run. What the folder already has is not run again.
+
+    Args:
+        X_or_train: (N, P) features (array, tensor, data frame); or a ``Dataset``, or what
+            ``infoloss.data.load`` takes ("digits", a path); or your training: ``train(criterion, seed)``
+            returning (validation_logits, validation_target, test_logits, test_target), or a mapping with
+            these names and perhaps ``test_rows``, which tells test examples of different seeds apart. The
+            global generators are seeded before each call. Where it takes ``learning_rate``, it is tuned.
+        y: (N,) labels, or the name of the column that holds them.
+        losses: expressions or terms, or a mapping from labels to them; eight that suit the data unless given.
+        seeds: how many, or which; 20 for tables under 10,000 rows and 5 otherwise unless given.
+        folder: where records are kept; named after data and study, in the working directory, unless given.
+        progress: called with a ``Progress`` after every run.
+        workers: processes; one a core unless given. Your own training runs in this process.
+        **options: fields of ``Plan`` (model, training, tuning, metric, margins, baseline, device), and for
+            arrays those of ``infoloss.data.from_arrays`` (name, groups, order, sample_weight, test, split).
+
+    Returns:
+        A ``Comparison``.
+
+    Raises:
+        PlanError: names a wrong option, its value, what was expected and the nearest right name.
+        ValueError: data that cannot be learnt from.
+        DesignError: the folder holds another study.
+        StoreError: the folder is in use, or cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from sklearn.datasets import load_iris
+        >>> X, y = load_iris(return_X_y=True)
+        >>> found = compare(X, y, losses=["focal"], seeds=2, tuning=False, training={"epochs": 2}, workers=1,
+        ...                 folder=tempfile.mkdtemp())
+        >>> [verdict.question for verdict in found.analysis.verdicts]
+        ['labels', 'probabilities', 'probabilities after temperature scaling']
+        >>> sorted({run["loss"] for run in found.runs if run["role"] == "final"})
+        ['cross_entropy(label_smoothing=0.0)', 'focal(gamma=2.0)']
+    """
+    arrays = {name: options.pop(name) for name in _ARRAYS if name in options}
+    _refuse_unknown(options)
+    plan = Plan.of(place="compare", losses=losses, seeds=seeds, **options)
+    if callable(X_or_train):
+        if y is not None or arrays:
+            extra = "y" if y is not None else next(iter(arrays))
+            raise PlanError([f"compare: {extra}: your own training brings its data itself; leave it out"])
+        return _of_function(X_or_train, plan, folder, progress)
+    dataset = _dataset(X_or_train, y, arrays)
+    path = Path(settled(plan, dataset).name if folder is None else folder)
+    return Comparison(path, run(plan, dataset, path, progress, workers=workers, command=_CALL))
+
+
+_CALL = "infoloss.compare(X, y, losses=[…], seeds=…)"
 
 
 def run(
@@ -48,8 +138,8 @@ def run(
 ) -> Analysis:
     """Does what is missing of a study, and analyses what is there.
 
-    The same call again trains nothing; more losses or seeds train what is new. Losses and seeds that the folder
-    already has stay in the study: what was tried is reported.
+    The same call again trains nothing; more losses or seeds train what is new. Losses and seeds that the
+    folder already has stay in the study: what was tried is reported.
 
     Args:
         plan: as asked for.
@@ -67,25 +157,27 @@ def run(
         StoreError: the folder is in use, or cannot be written.
     """
     if dataset is None:
-        from infoloss.data import load
-
         options = plan.data.model_dump()
         dataset = load(options.pop("source"), **options)
     design = settled(plan, dataset)
     design = replace(design, command=command, notes=_notes(design, dataset))
     path = Path(design.name if folder is None else folder)
-    with Store.opened(path) as store:
-        design = opened(store, design)
-        engine = _engine(workers, design.device)
-        session = Session(store, engine, Materials(dataset, design), progress, time_limit, retry_failed)
-        try:
-            session.carry_out()
-        finally:
-            engine.close()
+    with Store.opened(path) as store, closing(_engine(workers, design.device)) as engine:
+        materials = Materials(dataset, _opened(store, design))
+        Session(store, engine, materials, progress, time_limit, retry_failed).carry_out()
     return analyse(path)
 
 
-def opened(store: Store, design: Design) -> Design:
+def _of_function(train: Any, plan: Plan, folder: Path | str | None, progress: Report | None) -> Comparison:
+    design = function_design(train, plan, command="infoloss.compare(train, losses=[…], seeds=…)")
+    path = Path(design.name if folder is None else folder)
+    with Store.opened(path) as store:
+        materials = FunctionMaterials(_opened(store, design))
+        Session(store, Serial(function_runs(train)), materials, progress).carry_out()
+    return Comparison(path, analyse(path))
+
+
+def _opened(store: Store, design: Design) -> Design:
     """The design, extended by what the folder already has, and written there."""
     old = read_design(store.folder)
     if old is not None:
@@ -95,9 +187,9 @@ def opened(store: Store, design: Design) -> Design:
 
 
 def _engine(workers: int | None, device: str) -> Engine:
-    if (workers or cores()) == 1:
-        return Serial()
-    return Workers(workers, device=device)
+    if workers is not None and workers < 1:
+        raise PlanError([f"workers: {workers!r}: should be 1 or more"])
+    return Serial() if (workers or cores()) == 1 else Workers(workers, device=device)
 
 
 def _notes(design: Design, dataset: Dataset) -> tuple[str, ...]:
@@ -107,107 +199,23 @@ def _notes(design: Design, dataset: Dataset) -> tuple[str, ...]:
     return (*design.notes, *(prefix + note for note in split))
 
 
-class Session:
-    """One sitting at a study: the store's records, and what is still to do.
+def _dataset(X: Any, y: Any, arrays: Mapping[str, Any]) -> Dataset:
+    if not isinstance(X, str | Path | Dataset):
+        return from_arrays(X, y, **arrays)
+    if arrays:
+        raise PlanError(
+            [f"compare: {next(iter(arrays))} is for arrays; infoloss.data.load takes such options"]
+        )
+    if isinstance(X, Dataset):
+        if y is not None:
+            raise PlanError(["compare: y: a Dataset has its labels"])
+        return X
+    return load(X, target=y)
 
-    Args:
-        store: opened.
-        engine: does the runs.
-        materials: makes them: ``design``, ``training``, ``reference``, ``arrays``.
-        progress: told after every run.
-        time_limit: seconds after which no run is begun.
-        retry_failed: whether failed runs are run again.
-    """
 
-    def __init__(
-        self,
-        store: Store,
-        engine: Engine,
-        materials: Any,
-        progress: Report | None = None,
-        time_limit: float | None = None,
-        retry_failed: bool = False,
-    ) -> None:
-        self.store, self.engine, self.materials, self.progress = store, engine, materials, progress
-        self.design: Design = materials.design
-        self.started = monotonic()
-        self.deadline = self.started + time_limit if time_limit is not None else float("inf")
-        self.records, damaged = records(store.folder)
-        for damage in damaged:
-            store.set_aside(damage.id)
-        if retry_failed:
-            for id in [id for id, record in self.records.items() if record["status"] == "failed"]:
-                store.set_aside(id)
-                del self.records[id]
-        self.trained = 0
-
-    def carry_out(self) -> None:
-        """Tunes, then trains and computes the references."""
-        tuning = self._tuning_jobs() if self.design.tuned else []
-        later = len(self.design.seeds) * (len(self.design.arms) + len(self._references))
-        if not self._do(tuning, "tuning", later):
-            return
-        rates = {arm: self._learning_rate(arm) for arm in self.design.arms}
-        final = [
-            self.materials.training("final", arm, seed, rate)
-            for seed in self.design.seeds
-            for arm, rate in rates.items()
-            if rate is not None or not self.design.learning_rates
-        ]
-        # References come last: a study that runs out of time rather lacks them than a loss.
-        references = [
-            self.materials.reference(name, seed) for seed in self.design.seeds for name in self._references
-        ]
-        self._do([*final, *references], "training", 0)
-
-    @property
-    def _references(self) -> Sequence[str]:
-        return tuple(REFERENCES) if hasattr(self.materials, "reference") else ()
-
-    def _tuning_jobs(self) -> list[Job]:
-        return [
-            self.materials.training("tuning", arm, seed, rate)
-            for seed in self.design.tuning_seeds
-            for arm in self.design.arms
-            for rate in self.design.learning_rates
-        ]
-
-    def _learning_rate(self, arm: Arm) -> float | None:
-        if not self.design.tuned:
-            return next(iter(self.design.learning_rates), None)
-        mine = [
-            record
-            for record in self.records.values()
-            if record["role"] == "tuning"
-            and record["loss"] == arm.expression
-            and record["seed"] in self.design.tuning_seeds
-        ]
-        return choice(mine, grid=self.design.learning_rates, metric=self.design.metric).learning_rate
-
-    def _do(self, jobs: Sequence[Job], stage: str, later: int) -> bool:
-        """Runs and stores what is missing; false where the time ran out first."""
-        missing = [job for job in jobs if job.id not in self.records]
-        left = len(missing)
-        before = len(self.records)
-        total = before + left + later
-        self._tell(before, total, stage)
-        for job, outcome in self.engine.outcomes(self._in_time(missing), self.materials):
-            record = outcome.record(job)
-            self.store.write(record, outcome.predictions)
-            self.records[job.id] = record
-            left -= 1
-            self.trained += 1
-            self._tell(total - later - left, total, stage)
-        return left == 0
-
-    def _in_time(self, jobs: Sequence[Job]) -> Iterator[Job]:
-        for job in jobs:
-            if monotonic() > self.deadline:
-                return
-            yield job
-
-    def _tell(self, done: int, total: int, stage: str) -> None:
-        if self.progress is None:
-            return
-        each = (monotonic() - self.started) / self.trained if self.trained else None
-        self.progress(Progress(done, total, None if each is None else each * (total - done), stage))
+def _refuse_unknown(options: Mapping[str, Any]) -> None:
+    known = (*_ARRAYS, *(name for name in Plan.model_fields if name != "data"))
+    for name in options:
+        if name not in known:
+            hint = nearest(name, known)
+            raise PlanError([f"compare: {name}: unknown option;{hint} (known: {', '.join(known)})"])

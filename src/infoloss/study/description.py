@@ -153,6 +153,12 @@ def notes(findings: Findings) -> tuple[str, ...]:
                 f"{arm.label}: the chosen learning rate {chosen.learning_rate:g} is the {chosen.edge} of the "
                 "grid; a wider grid might serve it better"
             )
+    for arm in design.arms:
+        if unpaired := findings.unpaired(arm):
+            found.append(
+                f"{arm.label}: in the seeds {_ranges(unpaired)} the test labels differ from the baseline's; "
+                "these seeds are not paired and are left out"
+            )
     mixed = {key: value for key, value in environment(findings.used).items() if " | " in value}
     if mixed:
         listed = "; ".join(f"{key} {value}" for key, value in mixed.items())

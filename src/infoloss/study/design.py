@@ -132,8 +132,8 @@ def uneven(counts: Sequence[int] | np.ndarray) -> bool:
 def default_losses(counts: Sequence[int] | np.ndarray) -> tuple[str, ...]:
     """Eight losses, cross entropy first; none of the others equals it on classes with these counts.
 
-    Where classes are uneven, balanced softmax (which equals cross entropy on even ones) takes the place of the
-    confidence penalty.
+    Where classes are uneven, balanced softmax (which equals cross entropy on even ones) takes the place of
+    the confidence penalty.
     """
     if not uneven(counts):
         return _DEFAULT_LOSSES
@@ -234,7 +234,8 @@ def _checked(loss: Loss, classes: int | None, known: frozenset[str]) -> str:
     if not term.has_loss:
         raise PlanError(
             [
-                f'losses: {loss.name!r} is a regulariser alone; add it to a loss: "cross_entropy + {loss.expression}"'
+                f"losses: {loss.name!r} is a regulariser alone; add it to a loss: "
+                f'"cross_entropy + {loss.expression}"'
             ]
         )
     missing = sorted(term.unbound - known)

@@ -87,6 +87,15 @@ class Findings:
             for arm, runs in self.finals.items()
         }
 
+    def unpaired(self, arm: Arm) -> list[int]:
+        """Seeds whose test labels differ from the baseline's, as of a training that splits by loss."""
+        base = self.scored[self.design.baseline]
+        return [
+            seed
+            for seed, run in self.scored[arm].items()
+            if seed in base and not np.array_equal(run.target, base[seed].target)
+        ]
+
     @cached_property
     def references(self) -> dict[str, dict[int, Record]]:
         """Runs of the reference lines by name and seed."""
@@ -98,7 +107,7 @@ class Findings:
 
     @property
     def complete(self) -> bool:
-        """Whether every final run is there, whatever came of it; a loss that no learning rate suits has none."""
+        """Whether every final run is there, whatever came of it; a loss without a learning rate has none."""
         for arm in self.design.arms:
             chosen = self.choices[arm]
             if chosen is None and self.design.learning_rates:
@@ -156,7 +165,9 @@ def _cells(findings: Findings) -> list[Cell]:
     cells = []
     for question, metric, margin, higher in _questions(findings.design):
         for arm in findings.design.arms[1:]:
-            seeds = [seed for seed in findings.scored[arm] if seed in base]
+            seeds = [
+                seed for seed in findings.scored[arm] if seed in base and seed not in findings.unpaired(arm)
+            ]
             if seeds:
                 evidence = _paired(findings, arm, seeds, metric)
                 cells.append(Cell(question, metric, arm.label, evidence, margin, higher))

@@ -62,7 +62,8 @@ def _sentence(question: str, verdicts: Sequence[Verdict], baseline: str, margin:
         )
         if mine:
             named = ", ".join(
-                f"{verdict.loss} ({verdict.difference:+.2g} {unit}{', negligible' if verdict.negligible else ''})"
+                f"{verdict.loss} ({verdict.difference:+.2g} {unit}"
+                f"{', negligible' if verdict.negligible else ''})"
                 for verdict in mine
             )
             parts.append(f"{outcome} than {baseline}: {named}")

@@ -9,6 +9,7 @@ import numpy as np
 
 from infoloss.data import Dataset, Split
 from infoloss.study.design import Arm, Design
+from infoloss.study.references import REFERENCES
 from infoloss.study.runs import KERNEL, PROTOCOL, Arrays, Job
 
 __all__ = ["Materials"]
@@ -27,7 +28,12 @@ class Materials:
         self.split = lru_cache(maxsize=None)(dataset.split)
         self._parts = lru_cache(maxsize=2)(self._uncached_parts)
 
-    def training(self, role: str, arm: Arm, seed: int, learning_rate: float) -> Job:
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Names of the reference lines."""
+        return tuple(REFERENCES)
+
+    def training(self, role: str, arm: Arm, seed: int, learning_rate: float | None) -> Job:
         """A training of role "tuning" or "final"."""
         design = self.design
         config = {
@@ -71,7 +77,7 @@ class Materials:
         }
 
     def _bindings(self, arm: Arm, seed: int) -> dict[str, list[float]]:
-        """Class counts and prior of the training rows (sums of their weights, if any), where the loss wants them."""
+        """Class counts and prior of the training rows (by weight, if any), where the loss wants them."""
         from infoloss import parse
 
         wanted = parse(arm.expression).unbound

@@ -14,7 +14,7 @@ from infoloss.study.plan_errors import PlanError, complaints
 __all__ = ["Data", "Loss", "Margins", "Model", "Plan", "PlanError", "Training", "Tuning"]
 
 FIRST_TUNING_SEED = 1_000_000
-"""Tuning seeds given as a number start here, so that no seed of the comparison chooses its own learning rate."""
+"""Tuning seeds given as a number start here: no seed of the comparison chooses its own learning rate."""
 
 Metric = Literal["auto", "accuracy", "balanced_accuracy", "nll"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -232,7 +232,7 @@ class Plan(Section):
     def read(
         cls, path: Path | str, *, options: Mapping[str, Any] | None = None, place: str = "command line"
     ) -> Plan:
-        """A plan from a TOML file; ``options`` (nested mappings, from ``place``) go before what the file says.
+        """A plan from a TOML file; ``options`` (nested mappings, from ``place``) overrule the file.
 
         Raises:
             PlanError: as ``of``, or the file's own mistake with its line.

@@ -1,4 +1,4 @@
-"""What is wrong with a plan, in the user's terms: the place, the value, what was expected, the nearest name."""
+"""What is wrong with a plan, in the user's terms: place, value, what was expected, the nearest name."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def _of_all_classes(model: Any, classes: int) -> Predict:
 
 
 def _log(probabilities: np.ndarray) -> np.ndarray:
-    """Float32 log-probabilities; the smallest normal number stands for 0, so that one row is not all of NLL."""
+    """Float32 log-probabilities; the smallest normal number stands for 0, lest one row be all of NLL."""
     bounded: np.ndarray = np.maximum(probabilities, np.finfo(np.float32).tiny)
     logs: np.ndarray = np.log(bounded).astype(np.float32)
     return logs

@@ -19,7 +19,18 @@ from infoloss.study.canonical import sha256
 from infoloss.training import LockedTest, Rows, Settings, fit
 from infoloss.training.memory import peak_memory, reset_peak_memory
 
-__all__ = ["PROTOCOL", "Arrays", "Job", "Outcome", "Perform", "attempted", "failed", "performed", "versions"]
+__all__ = [
+    "PROTOCOL",
+    "Arrays",
+    "Job",
+    "Outcome",
+    "Perform",
+    "attempted",
+    "failed",
+    "outcome_of",
+    "performed",
+    "versions",
+]
 
 PROTOCOL = 1
 """Raised by hand when the same configuration would no longer give the same numbers."""
@@ -95,7 +106,12 @@ def attempted(perform: Perform, config: Mapping[str, Any], arrays: Arrays) -> Ou
 
 def failed(error: str) -> Outcome:
     """The outcome of a run that could not be finished."""
-    return Outcome(_fields(status="failed", error=error), None)
+    return outcome_of(None, status="failed", error=error)
+
+
+def outcome_of(kept: Mapping[str, Tensor | np.ndarray] | None, **given: Any) -> Outcome:
+    """An outcome: the arrays it keeps, and the fields that are not empty."""
+    return Outcome(_fields(**given), _serialised(kept) if kept else None)
 
 
 def performed(config: Mapping[str, Any], arrays: Arrays) -> Outcome:
@@ -103,8 +119,8 @@ def performed(config: Mapping[str, Any], arrays: Arrays) -> Outcome:
 
     Args:
         config: of a ``Job``.
-        arrays: train_features (n, F) float32, train_target (n,) int64, perhaps train_weight (n,), the same for
-            validation, and for all roles but "tuning" test_features, test_target and test_rows.
+        arrays: train_features (n, F) float32, train_target (n,) int64, perhaps train_weight (n,), the same
+            for validation, and for all roles but "tuning" test_features, test_target and test_rows.
     """
     if config["role"] == "reference":
         from infoloss.study.references import reference
@@ -148,19 +164,17 @@ def _trained(config: Mapping[str, Any], arrays: Arrays) -> Outcome:
         if test is not None:
             kept["test_logits"], kept["test_target"] = test.logits(result)
             kept["test_rows"] = arrays["test_rows"]
-    return Outcome(
-        _fields(
-            status=result.status,
-            error=result.error,
-            validation=_finite(result.validation),
-            epochs=len(result.curve),
-            best_epoch=result.best_epoch,
-            curve=[_finite(entry) for entry in result.curve],
-            seconds=result.seconds,
-            step_milliseconds=result.step_milliseconds,
-            peak_memory_mib=peak_memory(device),
-        ),
-        _serialised(kept) if kept else None,
+    return outcome_of(
+        kept,
+        status=result.status,
+        error=result.error,
+        validation=_finite(result.validation),
+        epochs=len(result.curve),
+        best_epoch=result.best_epoch,
+        curve=[_finite(entry) for entry in result.curve],
+        seconds=result.seconds,
+        step_milliseconds=result.step_milliseconds,
+        peak_memory_mib=peak_memory(device),
     )
 
 
@@ -169,7 +183,7 @@ def _reference(predicted: Mapping[str, np.ndarray], arrays: Arrays) -> Outcome:
         **{key: value for key, value in predicted.items() if key.endswith("_logits")},
         **{key: arrays[key] for key in ("validation_target", "test_target", "test_rows")},
     }
-    return Outcome(_fields(status="done", seconds=float(predicted["seconds"])), _serialised(kept))
+    return outcome_of(kept, status="done", seconds=float(predicted["seconds"]))
 
 
 def _rows(arrays: Arrays, part: str, device: torch.device) -> Rows:

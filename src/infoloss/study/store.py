@@ -77,7 +77,7 @@ def comparable(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def predictions(folder: Path, id: str) -> dict[str, np.ndarray]:
-    """Arrays of a run: validation_logits, validation_target and, for final runs, test_logits, test_target, test_rows."""
+    """Arrays of a run: validation_logits, validation_target; of a final run also test_…."""
     from safetensors.numpy import load
 
     return dict(load((folder / "runs" / id / _PREDICTIONS).read_bytes()))
