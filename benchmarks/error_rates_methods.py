@@ -55,14 +55,15 @@ def _bootstrap_means(evidence: Paired, draws: int = 400) -> np.ndarray:
 
 
 def crossed_satterthwaite(evidence: Paired, level: float) -> Interval:
-    """The same components, one t quantile with Satterthwaite's degrees of freedom, no floor."""
+    """The same components, one t quantile with Satterthwaite's degrees of freedom."""
     parts = evidence.components
     between, mean = parts.spread / parts.seeds, float(np.mean(evidence.differences))
     variance = between + parts.shared
-    if variance == 0.0:
-        return mean, mean
+    if variance == 0.0 or evidence.identical:
+        return estimate(evidence, metric="accuracy").interval(level)
     degrees = variance**2 / (between**2 / (parts.seeds - 1) + parts.shared**2 / parts.shared_degrees)
-    reach = float(stats.t.isf((1 - level) / 2, degrees) * np.sqrt(variance))
+    floor = stats.norm.isf((1 - level) / 2) * np.sqrt(parts.rows)
+    reach = max(float(stats.t.isf((1 - level) / 2, degrees) * np.sqrt(variance)), float(floor))
     return mean - reach, mean + reach
 
 

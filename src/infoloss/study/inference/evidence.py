@@ -188,5 +188,8 @@ def _shared_examples(
         return 0.0, 1.0, rows
     pairs = len(sizes) * (len(sizes) - 1)
     shared = total / float(expected.sum()) * float(overlap.sum()) / pairs
-    # a χ²_k has variance 2k: k = 2 (mean)² / variance, the variance of a sum over independent rows
-    return shared, max(1.0, 2.0 * total**2 / float((products**2).sum())), rows
+    # As many degrees as the rows' squared sums have: a χ²_k has k = 2 mean² / variance. Those of the products
+    # would vanish with `total` and blow the quantile up where rows hardly matter.
+    scatter = float(np.sum((sums**2 - np.mean(sums**2)) ** 2))
+    degrees = 2.0 * float(np.sum(sums**2)) ** 2 / scatter if scatter > 0.0 else math.inf
+    return shared, max(1.0, degrees), rows
