@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from cyclopts import App, Parameter
 
 import infoloss
+from infoloss.cli.rerun import typed
 
 __all__ = ["app", "execute", "explicit_losses"]
 
@@ -37,7 +38,9 @@ _OPTION = re.compile(r"-[a-zA-Z]|--[a-zA-Z][\w-]*(=.*)?", re.DOTALL)
 
 def execute(tokens: Iterable[str]) -> int:
     """The exit code of a command; its errors are raised."""
-    result = app(explicit_losses(tokens), exit_on_error=False, print_error=False)
+    words = list(tokens)
+    with typed(words):
+        result = app(explicit_losses(words), exit_on_error=False, print_error=False)
     return result if isinstance(result, int) else 0
 
 

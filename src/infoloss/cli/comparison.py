@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Group, Parameter
 
 from infoloss.cli.complaints import InputError, reading
+from infoloss.cli.doctor import lacking
 from infoloss.cli.options import (
     DataOptions,
     JudgingOptions,
@@ -23,6 +21,7 @@ from infoloss.cli.options import (
     seconds,
 )
 from infoloss.cli.progress import shown
+from infoloss.cli.rerun import command
 from infoloss.cli.results import print_verdicts, recipe
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from infoloss.study.design import Design
     from infoloss.study.plan import Plan
 
-__all__ = ["command", "compare", "demo"]
+__all__ = ["compare", "demo"]
 
 INTERRUPTED = 130
 
@@ -116,6 +115,8 @@ class Study:
         with reading():
             self.data: Dataset = _loaded(plan)
             self.design: Design = settled(plan, self.data)
+        if why := lacking(self.design.device):
+            raise InputError(f"--device: {self.design.device}: {why}; see infoloss doctor")
         self.folder = run.out or Path(self.design.name)
         self.command = command()
 
@@ -170,8 +171,3 @@ def _loaded(plan: Plan) -> Dataset:
 
     options = plan.data.model_dump()
     return load(options.pop("source"), **options)
-
-
-def command() -> str:
-    words = ["infoloss", *sys.argv[1:]]
-    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)

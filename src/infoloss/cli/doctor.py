@@ -12,7 +12,7 @@ import torch
 
 import infoloss
 
-__all__ = ["doctor", "extras"]
+__all__ = ["devices", "doctor", "extras", "lacking"]
 
 
 def doctor() -> None:
@@ -47,17 +47,23 @@ MISSING = "missing"
 
 
 def devices() -> dict[str, str]:
-    """What studies can be trained on."""
+    """What studies can be trained on, and why on nothing else."""
     found = {"cpu": platform.processor() or platform.machine()}
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         found[f"cuda:{index}"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
-    if torch.backends.mps.is_available():
+    if lacking("mps") is None:
         found["mps"] = "Apple GPU"
-    if len(found) == 1:
-        why = "PyTorch was built without it" if torch.version.cuda is None else "no GPU found"
-        found["cuda"] = f"none ({why})"
-    return found
+    return found | {device: f"no: {why}" for device in ("cuda", "mps") if (why := lacking(device))}
+
+
+def lacking(device: str) -> str | None:
+    """Why this kind of device cannot be used; None where it can."""
+    if device == "cuda" and not torch.cuda.is_available():
+        return "PyTorch was built without CUDA" if torch.version.cuda is None else "PyTorch finds no GPU"
+    if device == "mps" and not torch.backends.mps.is_available():
+        return "PyTorch finds no Apple GPU"
+    return None
 
 
 def extras() -> dict[str, list[str]]:

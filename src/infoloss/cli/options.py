@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from cyclopts import Group, Parameter
 from pydantic import BaseModel
@@ -81,7 +81,9 @@ class LossOptions:
     """What is compared with what."""
 
     losses: list[str] | None = option("losses", f"Loss expressions. {_eight()}")
-    baseline: str | None = option("baseline", "The loss that the others are compared with.")
+    baseline: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = option(
+        "baseline", "The loss that the others are compared with."
+    )
 
 
 @Parameter(name="*", group=Group("Verdict", sort_key=3))

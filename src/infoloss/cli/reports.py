@@ -9,8 +9,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from infoloss.cli.comparison import command
 from infoloss.cli.complaints import InputError, reading
+from infoloss.cli.rerun import command
 from infoloss.cli.results import print_verdicts
 
 __all__ = ["report", "verdict"]

@@ -21,12 +21,12 @@ WIDTH_OF_FILES = 160
 
 def print_verdicts(analysis: Analysis, report: Path | None = None, *, stream: TextIO | None = None) -> None:
     """Prints the headline, the table of verdicts and the path of the report."""
-    from infoloss.study.report import tables
+    from infoloss.study.report.verdicts import verdict_table
 
     stream = stream or sys.stdout
     print_lines(f"\n{analysis.title}\n", stream)
     if analysis.verdicts:
-        print_verdict_table(tables.verdicts(analysis), stream)
+        print_verdict_table(verdict_table(analysis), stream)
     for sentence in analysis.headline:
         print_lines(f"- {sentence}", stream)
     if report is not None:
