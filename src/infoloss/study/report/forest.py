@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from .svg import Panel, Scale, bottom_axis, element, group, line, marker, path, rectangle, text
-from .wording import GROUPS, MARKS, Metric, abbreviated, metric, number
+from .wording import GROUPS, Metric, abbreviated, metric, number
 
 if TYPE_CHECKING:
     from infoloss.study.inference import Verdict
@@ -77,9 +77,7 @@ def _difference(verdict: Verdict, scale: Scale, top: float, shown: Metric, label
     """One row: the label above, the adjusted interval thin, the 95 % interval thick, the outcome's mark."""
     name = group(text(label, 0, top + 13, "label halo"), element("title", verdict.sentence))
     level = top + 24.0
-    mark = text(
-        f"{MARKS[verdict.outcome]} {verdict.outcome}", 352, top + 13, "halo outcome", text_anchor="end"
-    )
+    mark = text(verdict.outcome, 352, top + 13, "halo outcome", text_anchor="end")
     if not math.isfinite(verdict.difference):
         return group(name, mark, text("no difference", 0, level + 4, "small"), class_=verdict.outcome)
     left, right = sorted((scale.start, scale.stop))
