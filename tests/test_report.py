@@ -15,6 +15,7 @@ import pytest
 from report_cases import MODELS, Model, scores_file, study
 
 import infoloss as il
+from infoloss.study.inference import Cell, Paired, judge
 from infoloss.study.report import render
 from infoloss.study.report.forest import forest
 from infoloss.study.report.table import latex_text, markdown_code, markdown_text
@@ -466,6 +467,36 @@ def test_bibliography_holds_each_source_once(full, folder):
     cited = {key for group in re.findall(r"\\\[([a-z0-9, ]+)\\\]", methods) for key in group.split(", ")}
     assert cited <= set(keys)
     assert "holm1979" in cited
+
+
+def judged(*, examples: bool, resampled: bool):
+    """A real verdict from evidence with or without test rows, over splits or on one."""
+    rng = np.random.default_rng(3)
+    parts = tuple(rng.normal(0.2, 1.0, size=30) for _ in range(4))
+    rows = tuple(rng.permutation(150)[:30] if resampled else np.arange(30) for _ in parts)
+    differences = np.array([values.mean() for values in parts])
+    evidence = Paired(
+        differences, rows if examples else None, parts if examples else None, 90, 30, resampled=resampled
+    )
+    return judge([Cell("labels", "accuracy", "min_ent", evidence, 0.5, higher_is_better=True)])
+
+
+@pytest.mark.parametrize(
+    ("examples", "resampled", "said"),
+    [
+        (True, True, "on new data from the same source"),
+        (True, False, "trained on these same rows"),
+        (False, True, "on new data from the same source"),
+        (False, False, "new data may differ by more"),
+    ],
+)
+def test_the_scope_claims_no_more_than_the_intervals_cover(examples, resampled, said, tmp_path):
+    verdicts = tuple(judged(examples=examples, resampled=resampled))
+    page, _ = rendered(replace(scores_file(), verdicts=verdicts), tmp_path)
+    assert said in page.words
+    assert f"The intervals cover: {verdicts[0].covers}." in page.words
+    corrected = not examples and resampled
+    assert ("nadeau2003" in (tmp_path / "references.bib").read_text(encoding="utf-8")) == corrected
 
 
 def test_long_names_stay_apart_when_cut():

@@ -92,7 +92,7 @@ def method_keys(analysis: Analysis) -> list[str]:
     keys = []
     if analysis.verdicts:
         keys += ["holm1979", "schuirmann1987", "bouthillier2021"]
-    if any("approximately" in verdict.covers for verdict in analysis.verdicts):
+    if any("roughly" in verdict.covers for verdict in analysis.verdicts):
         keys.append("nadeau2003")
     if "nll_scaled" in scored:
         keys.append("guo2017")

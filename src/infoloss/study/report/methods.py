@@ -20,7 +20,7 @@ def scope(analysis: Analysis) -> str:
     covers = list(dict.fromkeys(verdict.covers for verdict in analysis.verdicts if not verdict.identical))
     sentences = [
         f"The verdicts are about this data source ({analysis.data.get('name', 'the data')}) and this "
-        "recipe: what to expect of these losses on new data from the same source, trained in the same way.",
+        f"recipe: what to expect of these losses {_reach(covers)}.",
         f"The intervals cover: {'; '.join(covers)}." if covers else "All predictions were identical.",
         "Better or worse means that the interval adjusted for all verdicts together (Holm) excludes zero. "
         f"Equivalent means that the 90 % interval lies within the margin{_margins(analysis)}, which was "
@@ -30,6 +30,15 @@ def scope(analysis: Analysis) -> str:
         "Nothing here says that a loss is better on other data, with another model or another budget.",
     ]
     return " ".join(sentences)
+
+
+def _reach(covers: list[str]) -> str:
+    """How far the narrowest of the intervals carries."""
+    if any(words.startswith("seeds only") for words in covers):
+        return "with other seeds on these same rows; new data may differ by more than the intervals say"
+    if any(words.startswith("seeds and test") for words in covers):
+        return "with other seeds, on new test rows from the same source, trained on these same rows"
+    return "on new data from the same source, trained in the same way"
 
 
 def _margins(analysis: Analysis) -> str:
