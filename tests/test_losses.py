@@ -367,6 +367,23 @@ def test_float32_error_of_gradients(case: Case, offset: float) -> None:
     assert (ours.double() - exact).abs().max() <= budget(theirs, theirs_exact, exact)
 
 
+@pytest.mark.parametrize("case", FIRST, ids=by_name)
+def test_float32_error_over_a_vocabulary(case: Case) -> None:
+    """Sums over many classes keep their digits; float64, which the oracles have checked, is the reference."""
+    classes = 30_011  # prime
+    z, y = torch.tensor(problems.rows(37, 3, classes)).float(), torch.tensor([0, 12_345, classes - 1])
+    z[0, 0] += 20
+    term = case.term(classes)
+    ours, exact = (term(logits, y, reduction="none") for logits in (z, z.double()))
+    theirs, theirs_exact = (F.cross_entropy(logits, y, reduction="none") for logits in (z, z.double()))
+    assert (ours.double() - exact).abs().max() <= budget(theirs, theirs_exact, exact)
+    slope, exact = (gradient(term, logits, y, reduction="sum") for logits in (z, z.double()))
+    theirs, theirs_exact = (
+        gradient(F.cross_entropy, logits, y, reduction="sum") for logits in (z, z.double())
+    )
+    assert (slope.double() - exact).abs().max() <= budget(theirs, theirs_exact, exact)
+
+
 @pytest.mark.parametrize("offset", OFFSETS)
 def test_a_confident_row_s_gradient_keeps_its_digits(offset: float) -> None:
     """Every entry within three times PyTorch's own relative error: uncentred logits lose a fifth."""
