@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -253,6 +254,34 @@ def test_time_limits(text: str, expected: float) -> None:
     assert seconds(text) == expected
 
 
+def commands_of_the_page() -> list[str]:
+    page = Path(__file__).parent.parent / "docs" / "command-line.md"
+    lines = page.read_text(encoding="utf-8").splitlines()
+    return [line.split("  #")[0] for line in lines if line.startswith("infoloss compare")]
+
+
+@pytest.mark.parametrize("line", commands_of_the_page())
+def test_the_pages_commands_are_understood(asked: Any, line: str, monkeypatch: Any, tmp_path: Path) -> None:
+    page = Path(__file__).parent.parent / "docs" / "command-line.md"
+    toml = page.read_text(encoding="utf-8").split("```toml")[1].split("```")[0]
+    (tmp_path / "study.toml").write_text(toml)
+    monkeypatch.chdir(tmp_path)
+    plan, _ = asked(*shlex.split(line)[2:])
+    if "study.toml" in line:
+        assert plan.training.epochs == 100
+        # but for the data and the losses, the page shows the defaults
+        shown = plan.model_dump(exclude={"data", "losses"}) | {"training": None}
+        usual = Plan().model_dump(exclude={"data", "losses"}) | {"training": None}
+        rates = shown["tuning"].pop("learning_rates")
+        assert (rates, shown["seeds"], shown["metric"]) == (
+            (0.001, 0.003, 0.01, 0.03),
+            tuple(range(20)),
+            "accuracy",
+        )
+        usual["tuning"].pop("learning_rates")
+        assert {**shown, "seeds": None, "metric": "auto"} == usual
+
+
 # A study
 
 
@@ -434,8 +463,10 @@ def test_wrong_input_is_said_in_a_line(infoloss: Any, tmp_path: Path, words: lis
 
 
 def test_an_expression_error_points_at_the_character(infoloss: Any) -> None:
-    lines = infoloss("cite", "cross_entropy + entropi").err.splitlines()
-    assert lines[1].index("entropi") == lines[2].index("^")
+    for words in (["cite"], ["compare", "wine", "--losses", "focal"], ["compare", "wine", "--losses"]):
+        lines = infoloss(*words, "cross_entropy + entropi").err.splitlines()
+        assert len(lines) == 3
+        assert lines[1].index("entropi") == lines[2].index("^")
 
 
 def test_an_unwritable_folder_is_an_error_before_training(
@@ -632,3 +663,12 @@ def test_ctrl_c_during_a_run_leaves_a_study_that_can_go_on(tmp_path: Path) -> No
     done = contents(tmp_path / "study")
     assert len(done) >= 2
     assert not analyse(tmp_path / "study").complete
+
+
+def test_compare_from_python_is_the_studys() -> None:
+    from infoloss.study.compare import compare
+
+    assert il.compare is compare
+    assert "compare" in dir(il)
+    with pytest.raises(AttributeError, match="has no attribute 'entropi'"):
+        _ = il.entropi

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -138,7 +138,8 @@ def plan(source: str | None, *sections: Any) -> Plan:
     try:
         return Plan.read(source, options=options) if file and source else Plan.of(place=HERE, **options)
     except PlanError as error:
-        raise InputError("\n".join(_named(mistake, flags) for mistake in error.mistakes)) from error
+        mistakes = _without_consequences(error.mistakes)
+        raise InputError("\n".join(_named(mistake, flags) for mistake in mistakes)) from error
     except OSError as error:
         raise InputError(f"{source}: {error.strerror}") from error
 
@@ -162,6 +163,17 @@ def _gathered(sections: tuple[Any, ...]) -> tuple[dict[str, Any], dict[str, str]
                     inner = inner.setdefault(name, {})
                 inner[key] = tuple(value) if isinstance(value, list) else value
     return options, flags
+
+
+def _without_consequences(mistakes: Sequence[str]) -> list[str]:
+    """A list with a wrong item is found too short as well: that is no mistake of its own.
+
+    Example:
+        >>> _without_consequences(["plan: losses[0]: unknown", "plan: losses: too short", "plan: seeds: 0"])
+        ['plan: losses[0]: unknown', 'plan: seeds: 0']
+    """
+    lists = {found[1] for mistake in mistakes if (found := re.match(r"([^\[\n]*)\[\d+\]", mistake))}
+    return [mistake for mistake in mistakes if not any(mistake.startswith(f"{name}: ") for name in lists)]
 
 
 def _named(mistake: str, flags: Mapping[str, str]) -> str:
