@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from infoloss import kernels
 from infoloss.catalogue import catalogue
 from infoloss.criterion import Criterion
 from infoloss.expression import ExpressionError, parse
@@ -21,6 +22,7 @@ __all__ = [
     "Term",
     "__version__",
     "catalogue",
+    "kernels",
     "parse",
     "row_statistics",
     "statistic",

@@ -38,6 +38,7 @@ class Batch:
     """Rows ready for a kernel, and what turns row values into the result of the call."""
 
     logits: Tensor  # (B, C, S): N = B·S rows, class c of row (b, s) at [b, c, s]
+    given: Tensor | None  # the target before smoothing and class weights: hard (N,) or soft (N, C)
     target: Tensor | None  # hard (N,), in range everywhere; soft (N, C), rows of sum 1
     smoothing: float  # ε of a hard target whose rows become (1 − ε)·one-hot + ε/C
     kept: Tensor | None  # (N,) bool; None: every row
@@ -69,10 +70,9 @@ class Batch:
             return values.to(self.dtype).reshape(self.shape)
         total = values.sum()
         if reduction == "mean":
-            divisor = self.divisor(rows) if denominator is None else denominator
-            if isinstance(divisor, Tensor):
-                divisor = torch.where(divisor == 0, 1, divisor)
-            total = total / divisor
+            divisor = self.divisor(rows) if denominator is None else torch.as_tensor(denominator)
+            empty = divisor == 0
+            total = torch.where(empty, 0, total / torch.where(empty, 1, divisor))
         return total.to(self.dtype)
 
     def divisor(self, rows: Tensor) -> Tensor:
@@ -113,21 +113,21 @@ def make_batch(
         raise ValueError(f"label_smoothing must be between 0 and 1, got {label_smoothing}")
     w = _class_weight(weight, z, dtype)
     s = _per_row(sample_weight, shape, wide)
-    t: Tensor | None = None
-    kept = mass = omega = None
+    given = t = kept = mass = omega = None
     if target is not None and target.is_floating_point():
-        t, kept = _without_ignored(_soft_rows(target, logits, dtype), ignore_index)
-        omega = (t if w is None else t * w).sum(-1, dtype=wide)
-        t, mass = _distribution(t, z, w, label_smoothing, wide)
+        given, kept = _without_ignored(_soft_rows(target, logits, dtype), ignore_index)
+        omega = (given if w is None else given * w).sum(-1, dtype=wide)
+        t, mass = _distribution(given, z, w, label_smoothing, wide)
         label_smoothing = 0.0
     elif target is not None:
-        t, kept = _in_range(_hard_rows(target, shape), z.shape[1], ignore_index, shape)
-        omega = mass = None if w is None else w[t].to(wide)
+        given, kept = _in_range(_hard_rows(target, shape), z.shape[1], ignore_index, shape)
+        t = given
+        omega = mass = None if w is None else w[given].to(wide)
         if w is not None and label_smoothing > 0:
-            t = torch.nn.functional.one_hot(t, z.shape[1]).to(dtype)
+            t = torch.nn.functional.one_hot(given, z.shape[1]).to(dtype)
             t, mass = _distribution(t, z, w, label_smoothing, wide)
             label_smoothing = 0.0
-    return Batch(z, t, label_smoothing, kept, mass, s, omega, shape, dtype)
+    return Batch(z, given, t, label_smoothing, kept, mass, s, omega, shape, dtype)
 
 
 def _class_weight(weight: Tensor | None, z: Tensor, dtype: torch.dtype) -> Tensor | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from infoloss import kernels
 from infoloss.batch import Batch, class_planes, make_batch, place
 from infoloss.statistics import SMOOTHING, STATISTICS, Moments, smoothed
-from infoloss.views import View
+from infoloss.views import Shifted, View
 from infoloss.visibility import values_visible
 
 if TYPE_CHECKING:
@@ -117,14 +117,26 @@ def read(
     term.check_bound(coefficients)
     if target is None and term.has_loss:
         raise ValueError(f"{term} reads the target: call it with (logits, target)")
-    batch = make_batch(logits, target, **options)
+    readings = list(term.readings())
+    batch = make_batch(_masked(logits, readings), target, **options)
     if batch.soft and term.soft == "none":
         names = ", ".join(e.name for e in term.named() if e.soft == "none") or str(term)
         raise ValueError(
             f"{names} is defined for class indices only: it takes neither probabilities as target "
             "nor label_smoothing"
         )
-    return Rows(batch, term.readings(), coefficients)
+    return Rows(batch, readings, coefficients)
+
+
+def _masked(logits: Tensor, readings: Iterable[tuple[Views, Statistic]]) -> Tensor:
+    """The logits without the classes that some view masks, so that every statistic leaves them out."""
+    for view in dict.fromkeys(view for views, _ in readings for view in views):
+        gone = view.masked() if isinstance(view, Shifted) else None
+        if gone is not None:
+            classes = -1 if logits.ndim == 1 else 1
+            shape = [len(gone) if axis == classes % logits.ndim else 1 for axis in range(logits.ndim)]
+            logits = logits.masked_fill(gone.to(logits.device).reshape(shape), -torch.inf)
+    return logits
 
 
 def row_values(term: Term, rows: Rows, views: Views = ()) -> Tensor:
@@ -156,9 +168,9 @@ def parts(term: Term, rows: Rows, denominator: Tensor | float | None) -> Any:
 
 
 def _accuracy(batch: Batch) -> Tensor:
-    if batch.target is None:
+    if batch.given is None:
         return torch.full((), torch.nan, device=batch.logits.device)
-    label = batch.target if batch.target.ndim == 1 else batch.target.argmax(-1)
+    label = batch.given if batch.given.ndim == 1 else batch.given.argmax(-1)
     right = (batch.logits.detach().argmax(1).reshape(-1) == label).to(torch.float64)
     return replace(batch, mass=None, omega=None, dtype=torch.float32).reduced(right, "mean")
 

@@ -7,6 +7,7 @@ a prior or dividing by a temperature would round differences away.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -115,6 +116,11 @@ class Shifted(View):
     vector: Vector
     log: bool = False
     scale: float = 1.0
+
+    def masked(self) -> Tensor | None:
+        """The classes that the vector masks, (C,) bool; None where it masks none."""
+        lowest = 0.0 if self.log else -math.inf
+        return self.vector.tensor == lowest if lowest in self.vector.values else None
 
     def shift(self, x: Tensor) -> Tensor:
         """The vector that is added, (C,), on the logits' device."""

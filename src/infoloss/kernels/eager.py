@@ -16,7 +16,7 @@ from infoloss.statistics import Moments
 from infoloss.views import View, row_dtype
 from infoloss.visibility import values_visible
 
-__all__ = ["class_rows", "reduce", "viewed"]
+__all__ = ["anchored_moments", "class_rows", "reduce", "viewed"]
 
 
 def class_rows(planes: Tensor) -> Tensor:
@@ -63,6 +63,13 @@ def reduce(
     if kept is not None:
         rows = torch.where(kept[:, None], rows, 0)
     x, a = viewed(rows, views, coefficients or {})
+    return anchored_moments(x, a, target, needs, floor)
+
+
+def anchored_moments(
+    x: Tensor, a: Tensor, target: Tensor | None, needs: Collection[str], floor: float
+) -> Moments:
+    """The moments of the rows z = a + x, x (N, C) with −inf for masked classes, a (N,)."""
     wide = a.dtype
     peak, _ = x.max(-1)
     moments: Moments = {"maximum": a + peak.detach().to(wide)}
