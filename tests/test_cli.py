@@ -582,20 +582,32 @@ def test_cite_gives_each_source_once(infoloss: Any) -> None:
 def test_doctor_names_what_is_missing_and_how_to_get_it(
     infoloss: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = infoloss("doctor").out
-    assert torch.__version__ in text
-    assert "pip install" not in text.split("extra 'dev'")[0]
-    found = doctor.distribution
+    wanted = [
+        "torch>=2",
+        'numba>=0.6; extra == "cpu"',
+        "infoloss[cpu]; extra == 'study'",
+        "numba>=0.6; extra == 'study'",
+        "polars<2,>=1.20; extra == 'study'",
+        "rich>=13; python_version < '4' and extra == 'study'",
+    ]
+    installed = {"rich": "15.0", "numba": "0.68", "polars": "1.30"}
 
-    def without_polars(name: str) -> Any:
-        if name == "polars":
+    def found(name: str) -> Any:
+        if name not in installed:
             raise doctor.PackageNotFoundError(name)
-        return found(name)
+        return SimpleNamespace(version=installed[name])
 
-    monkeypatch.setattr(doctor, "distribution", without_polars)
+    monkeypatch.setattr(doctor, "requires", lambda _: wanted)
+    monkeypatch.setattr(doctor, "distribution", found)
+    assert doctor.extras() == {"cpu": ["numba"], "study": ["polars", "rich"]}
+    whole = infoloss("doctor").out
+    assert torch.__version__ in whole
+    assert "pip install" not in whole
+    del installed["polars"]
     lacking = infoloss("doctor").out
-    assert "pip install 'infoloss[study]'" in lacking
     assert "polars                   missing" in lacking
+    assert "pip install 'infoloss[study]'" in lacking
+    assert "infoloss[cpu]" not in lacking
 
 
 # A process of its own

@@ -69,10 +69,8 @@ def print_table(heads: list[str], rows: list[list[Any]], stream: TextIO | None =
 def _styled(cell: Cell) -> Any:
     from rich.text import Text
 
-    text = Text(cell.text, style=STYLES.get(cell.kind, ""))
-    for detail in cell.details:
-        text.append(f"\n{detail}", style="none")
-    return text
+    outcome = Text(cell.text, style=STYLES.get(cell.kind, ""))
+    return Text("\n").join([outcome, *map(Text, cell.details)])
 
 
 def best(analysis: Analysis) -> LossResult:
