@@ -111,6 +111,13 @@ class TestCrossed:
                 overlaps += len(shared) / 81
         assert evidence.components.shared == pytest.approx(numerator / denominator * overlaps / 20, rel=1e-9)
 
+    def test_degrees_of_freedom_come_from_the_rows_that_matter(self) -> None:
+        # contributions (+1, −1, 0 …) in each seed: two of 12 rows matter, equally: k = 2·2² / (2 − 2²/12)
+        values = np.zeros(12)
+        values[:2] = 1.0, -1.0
+        evidence = rowwise([values] * 3, [np.arange(12)] * 3, resampled=False)
+        assert evidence.components.shared_degrees == pytest.approx(8 / (2 - 4 / 12))
+
     def test_half_width_adds_the_squares_of_both_parts(self) -> None:
         components = Components(seeds=4, spread=0.8, shared=0.3, shared_degrees=50.0)
         expected = math.sqrt(stats.t.isf(0.025, 3) ** 2 * 0.2 + stats.t.isf(0.025, 50) ** 2 * 0.3)
@@ -283,6 +290,8 @@ class TestIdentical:
     def test_equal_scores_without_rows(self) -> None:
         assert verdict(bare([0.0] * 5)).outcome == "equivalent"
         assert verdict(bare([0.0] * 3)).outcome == "undecided"
+        # a score file may be rounded: one equal NLL proves nothing
+        assert verdict(bare([0.0]), metric="nll").outcome == "undecided"
 
 
 class TestHardInputs:

@@ -12,9 +12,7 @@ from infoloss.study.inference.evidence import Components, Paired
 __all__ = ["Estimate", "Exact", "Fitted", "Tied", "Unknown", "crossed", "estimate", "resampled_t", "seeds_t"]
 
 RATES = ("accuracy", "balanced_accuracy")  # metrics that can agree on every row though the predictions differ
-LEAST_EQUAL_SEEDS = (
-    5  # without the rows, chance ties of every seed's score are taken as identity from here on
-)
+LEAST_EQUAL_SEEDS = 5  # without the rows, equal (perhaps rounded) scores are taken as identity from here on
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ def estimate(evidence: Paired, *, metric: str = "", identical: bool | None = Non
 
 def _without_difference(evidence: Paired, metric: str, identical: bool | None) -> Estimate:
     if evidence.examples is None:
-        if identical or evidence.seeds >= LEAST_EQUAL_SEEDS:
+        if evidence.seeds >= LEAST_EQUAL_SEEDS:
             return Exact(covers="exact: every seed's score is the baseline's")
         return Unknown(0.0, f"is equal in all seeds, but they are fewer than {LEAST_EQUAL_SEEDS}")
     if identical is None:

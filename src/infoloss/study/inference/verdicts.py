@@ -135,7 +135,11 @@ def judge(cells: Sequence[Cell], *, level: float = 0.95) -> list[Verdict]:
 
 def _identical(loss: str, cells: Sequence[Cell]) -> bool | None:
     """Whether the loss's predictions are the baseline's, as far as its cells other than rates can tell."""
-    telling = [cell.evidence.identical for cell in cells if cell.loss == loss and cell.metric not in RATES]
+    telling = [
+        cell.evidence.identical
+        for cell in cells
+        if cell.loss == loss and cell.metric not in RATES and cell.evidence.contributions is not None
+    ]
     return all(telling) if telling else None
 
 
