@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, distribution, requires, ver
 import torch
 
 import infoloss
+from infoloss import kernels
 
 __all__ = ["devices", "doctor", "extras", "lacking"]
 
@@ -36,7 +37,7 @@ def doctor() -> None:
     threads |= {name: os.environ[name] for name in limits if name in os.environ}
     threads["studies"] = f"{cores()} worker processes of one thread, unless --jobs is given"
     _section("Threads", threads)
-    _section("Kernels", {KERNEL: "plain PyTorch, every device; in use"})
+    _section("Kernels", _kernels() | {"studies": f"train with {KERNEL!r}"})
     for extra, packages in extras().items():
         _section(f"Optional packages of the extra {extra!r}", {name: _installed(name) for name in packages})
         if any(_installed(name) == MISSING for name in packages):
@@ -79,6 +80,13 @@ def extras() -> dict[str, list[str]]:
         found[extra] = sorted(set(found[extra]) - named)
         named |= set(found[extra])
     return {extra: found[extra] for extra in smallest_first if found[extra]}
+
+
+def _kernels() -> dict[str, str]:
+    return {
+        name: what if kernels.available(name) else f"{what}; {MISSING}"
+        for name, what in kernels.KERNELS.items()
+    }
 
 
 def _installed(name: str) -> str:
