@@ -150,6 +150,17 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path):
         pass
 
 
+def test_a_full_disk_is_said(filled, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with Store.opened(filled) as store:
+        monkeypatch.setattr(store_module, "_write", full)
+        with pytest.raises(StoreError, match=r"cannot write .*No space left"):
+            store.write(record(2), None)
+    assert len(records(filled)[0]) == 2
+
+
 def test_comparable_records_differ_in_nothing_but_costs():
     assert comparable(record(0, seconds=2.0)) == comparable(record(0, seconds=3.0))
     assert comparable(record(0, status="failed")) != comparable(record(0))

@@ -14,6 +14,7 @@ import torch
 from study_cases import LOSSES, blobs, contents, small_plan
 
 import infoloss as il
+from infoloss.data import from_arrays
 from infoloss.study import compare as compare_module
 from infoloss.study import engines, runs
 from infoloss.study.compare import DesignError, Progress, StoreError, compare, run
@@ -84,6 +85,15 @@ class TestPairing:
         assert made.training("final", balanced, 1, 0.01).config["bindings"] == {"counts": counts}
         prior = made.training("final", adjusted, 1, 0.01).config["bindings"]["prior"]
         assert prior == pytest.approx([count / sum(counts) for count in counts])
+
+    def test_weights_reach_the_training_and_the_prior(self):
+        features, target = np.random.default_rng(0).normal(size=(60, 2)), np.arange(60) % 2
+        weight = 1.0 + target
+        made = materials(from_arrays(features, target, sample_weight=weight), losses=["balanced_softmax"])
+        job = made.training("final", made.design.arms[1], 0, 0.01)
+        rows = made.split(0).train
+        assert made.arrays(job)["train_weight"].tolist() == weight[rows].tolist()
+        assert job.config["bindings"]["counts"] == [sum(target[rows] == 0), 2 * sum(target[rows] == 1)]
 
 
 def test_identity_changes_with_everything_that_changes_numbers_and_with_nothing_else():
@@ -334,6 +344,7 @@ class TestCompare:
             ({"modle": "mlp"}, r'did you mean "model"\?'),
             ({"losses": ["focl"]}, r"compare: losses\[0\]: .*focal"),
             ({"workers": 0}, r"workers: 0: should be 1 or more"),
+            ({"device": "tpu"}, r"compare: device: 'tpu' is none of"),
         ],
     )
     def test_a_wrong_option_is_named(self, tmp_path, options, message):

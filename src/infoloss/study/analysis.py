@@ -80,10 +80,12 @@ def analyse(folder: Path | str) -> Analysis:
     from infoloss.study.design import Design
     from infoloss.study.findings import Findings, analysed
     from infoloss.study.store import StoreError, read_design, records
+    from infoloss.study.threads import one_thread
 
     folder = Path(folder)
     written = read_design(folder)
     if written is None:
         raise StoreError(f"{folder} holds no study: there is no study.json")
     found, damaged = records(folder)
-    return analysed(Findings(folder, Design.from_json(written), tuple(found.values()), damaged))
+    with one_thread():
+        return analysed(Findings(folder, Design.from_json(written), tuple(found.values()), damaged))

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from infoloss.data import Dataset, from_arrays, load
 from infoloss.study.analysis import Analysis, analyse
 from infoloss.study.design import Design, DesignError, settled
@@ -42,7 +44,7 @@ class Comparison:
 
     @property
     def runs(self) -> list[dict[str, Any]]:
-        """The records of all runs: role, loss, seed, learning rate, status, validation scores, cost, ….."""
+        """The records of all runs: role, loss, seed, learning rate, status, validation scores, cost, …"""
         return list(records(self.folder)[0].values())
 
     def report(self, folder: Path | str | None = None) -> Path:
@@ -189,6 +191,8 @@ def _opened(store: Store, design: Design) -> Design:
 def _engine(workers: int | None, device: str) -> Engine:
     if workers is not None and workers < 1:
         raise PlanError([f"workers: {workers!r}: should be 1 or more"])
+    if device != "cpu" and not getattr(torch, device).is_available():
+        raise PlanError([f"device: {device!r}: this machine has none that torch can use"])
     return Serial() if (workers or cores()) == 1 else Workers(workers, device=device)
 
 

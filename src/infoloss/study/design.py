@@ -152,6 +152,10 @@ def settled(plan: Plan, dataset: Dataset) -> Design:
     metric = by_classes if plan.metric == "auto" else plan.metric
     count = SEEDS_OF_A_SMALL_TABLE if len(dataset.target) < SMALL_TABLE else SEEDS_OF_A_LARGE_TABLE
     losses = plan.losses or tuple(Loss(expression=text) for text in default_losses(counts))
+    seeds = plan.seeds or tuple(range(count))
+    if plan.tuning.enabled and set(seeds) & set(plan.tuning.seeds):
+        shared = sorted(set(seeds) & set(plan.tuning.seeds))
+        raise PlanError([f"the seeds {shared} both tune and compare; give tuning.seeds of their own"])
     return Design(
         data={
             "name": dataset.name,
@@ -165,7 +169,7 @@ def settled(plan: Plan, dataset: Dataset) -> Design:
         },
         model={"name": plan.model.name, **plan.model.options()},
         arms=arms(losses, plan.baseline, classes=len(counts), known=frozenset({"counts", "prior"})),
-        seeds=plan.seeds or tuple(range(count)),
+        seeds=seeds,
         tuned=plan.tuning.enabled,
         tuning_seeds=plan.tuning.seeds if plan.tuning.enabled else (),
         learning_rates=learning_rates(plan),

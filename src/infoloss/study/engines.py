@@ -9,13 +9,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
 
 from infoloss.study.frames import read_frame, write_frame
 from infoloss.study.runs import Arrays, Job, Outcome, Perform, attempted, failed, performed
+from infoloss.study.threads import one_thread
 
 __all__ = ["Engine", "Feed", "Serial", "Workers", "cores"]
 
@@ -52,19 +52,9 @@ class Serial:
 
     def outcomes(self, jobs: Iterable[Job], feed: Feed) -> Iterator[tuple[Job, Outcome]]:
         for job in jobs:
-            with _one_thread():
+            with one_thread():
                 outcome = attempted(self._perform, job.config, feed.arrays(job))
             yield job, outcome
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 class Workers:
@@ -121,10 +111,12 @@ class Workers:
                 else:
                     yield item
         finally:
-            if active:
-                self.close()
-            for thread in threads:
-                thread.join()
+            # A thread may be starting a worker just now: close until none is left.
+            while any(thread.is_alive() for thread in threads):
+                if active:
+                    self.close()
+                for thread in threads:
+                    thread.join(timeout=0.1)
 
     def close(self) -> None:
         """Ends the worker processes at once."""

@@ -19,7 +19,7 @@ from infoloss.study.inference import Cell, Paired, judge
 from infoloss.study.references import REFERENCES
 from infoloss.study.scored import Scored
 from infoloss.study.store import COSTS, Damage, predictions
-from infoloss.study.tuning import Choice, choice
+from infoloss.study.tuning import Choice, chosen
 
 __all__ = ["Findings", "analysed"]
 
@@ -38,22 +38,7 @@ class Findings:
     @cached_property
     def choices(self) -> dict[Arm, Choice | None]:
         """The learning rate of each loss; None while its tuning is unfinished or where there is no grid."""
-        return {arm: self._choice(arm) for arm in self.design.arms}
-
-    def _choice(self, arm: Arm) -> Choice | None:
-        design = self.design
-        if not design.tuned:
-            return Choice(design.learning_rates[0], {}, None) if design.learning_rates else None
-        mine = [
-            record
-            for record in self.records
-            if record["role"] == "tuning"
-            and record["loss"] == arm.expression
-            and record["seed"] in design.tuning_seeds
-        ]
-        if len(mine) < len(design.learning_rates) * len(design.tuning_seeds):
-            return None
-        return choice(mine, grid=design.learning_rates, metric=design.metric)
+        return {arm: chosen(self.records, self.design, arm) for arm in self.design.arms}
 
     @cached_property
     def finals(self) -> dict[Arm, dict[int, Record]]:
@@ -61,10 +46,10 @@ class Findings:
         return {arm: self._finals(arm) for arm in self.design.arms}
 
     def _finals(self, arm: Arm) -> dict[int, Record]:
-        chosen = self.choices[arm]
-        if chosen is None and self.design.learning_rates:
+        made = self.choices[arm]
+        if made is None and self.design.learning_rates:
             return {}
-        rate = chosen.learning_rate if chosen else None
+        rate = made.learning_rate if made else None
         found = {
             record["seed"]: record
             for record in self.records
@@ -109,10 +94,10 @@ class Findings:
     def complete(self) -> bool:
         """Whether every final run is there, whatever came of it; a loss without a learning rate has none."""
         for arm in self.design.arms:
-            chosen = self.choices[arm]
-            if chosen is None and self.design.learning_rates:
+            made = self.choices[arm]
+            if made is None and self.design.learning_rates:
                 return False
-            hopeless = chosen is not None and chosen.learning_rate is None
+            hopeless = made is not None and made.learning_rate is None
             if not hopeless and len(self.finals[arm]) < len(self.design.seeds):
                 return False
         return True
@@ -205,7 +190,7 @@ def _examples(runs: Sequence[Scored]) -> tuple[np.ndarray, ...] | None:
 def _result(findings: Findings, arm: Arm) -> LossResult:
     from infoloss import parse
 
-    chosen, runs, scored = findings.choices[arm], findings.finals[arm], findings.scored[arm]
+    made, runs, scored = findings.choices[arm], findings.finals[arm], findings.scored[arm]
     done = list(scored.values())
     decisions = [(run.target, run.decision) for run in done]
     classes = done[0].log_probabilities.shape[1] if done else 0
@@ -216,8 +201,8 @@ def _result(findings: Findings, arm: Arm) -> LossResult:
         formula=description.formula(entries),
         entries=entries,
         baseline=arm == findings.design.baseline,
-        learning_rate=chosen.learning_rate if chosen else None,
-        tuning=chosen.scores if chosen else {},
+        learning_rate=made.learning_rate if made else None,
+        tuning=made.scores if made else {},
         seeds=tuple(scored),
         failures=_failures(findings, arm),
         scores=_stacked([run.scores for run in done]),
@@ -231,13 +216,13 @@ def _result(findings: Findings, arm: Arm) -> LossResult:
 
 
 def _failures(findings: Findings, arm: Arm) -> tuple[str, ...]:
-    chosen = findings.choices[arm]
+    made = findings.choices[arm]
     found = [
         f"seed {seed}: {run['status']}: {run['error']}"
         for seed, run in findings.finals[arm].items()
         if run["status"] != "done"
     ]
-    if chosen is not None and chosen.learning_rate is None and findings.design.learning_rates:
+    if made is not None and made.learning_rate is None and findings.design.learning_rates:
         found.append("no learning rate of the grid gave a finished run for every tuning seed")
     return tuple(found)
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from infoloss.study.plan_errors import PlanError, complaints
+from infoloss.training import Settings
 
 __all__ = ["Data", "Loss", "Margins", "Model", "Plan", "PlanError", "Training", "Tuning"]
 
@@ -89,11 +90,11 @@ class Training(Section):
 
     optimiser: Literal["adamw", "sgd"] = "adamw"
     learning_rate: Positive | None = None
-    epochs: Annotated[int, Field(gt=0)] = 60
-    batch_size: Annotated[int, Field(gt=0)] = 64
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
-    momentum: Share = 0.9
-    warmup: Share = 0.05
+    epochs: Annotated[int, Field(gt=0)] = Settings.epochs
+    batch_size: Annotated[int, Field(gt=0)] = Settings.batch_size
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Settings.weight_decay
+    momentum: Share = Settings.momentum
+    warmup: Share = Settings.warmup
 
 
 class Tuning(Section):
@@ -204,11 +205,10 @@ class Plan(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.seeds is not None:
-            _refuse_repeats("seeds", self.seeds)
-            shared = sorted(set(self.seeds) & set(self.tuning.seeds))
-            if shared and self.tuning.enabled:
-                raise ValueError(f"the seeds {shared} both tune and compare; give tuning.seeds of their own")
+        _refuse_repeats("seeds", self.seeds or ())
+        shared = sorted(set(self.seeds or ()) & set(self.tuning.seeds))
+        if shared and self.tuning.enabled:
+            raise ValueError(f"the seeds {shared} both tune and compare; give tuning.seeds of their own")
         if self.tuning.enabled and self.training.learning_rate is not None:
             raise ValueError(
                 "training.learning_rate is for studies without tuning: set tuning = false, "

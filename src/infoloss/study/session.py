@@ -11,7 +11,7 @@ from infoloss.study.design import Arm, Design
 from infoloss.study.engines import Engine, Feed
 from infoloss.study.runs import Job
 from infoloss.study.store import Store, records
-from infoloss.study.tuning import choice
+from infoloss.study.tuning import chosen
 
 __all__ = ["Materials", "Progress", "Report", "Session"]
 
@@ -101,16 +101,8 @@ class Session:
         ]
 
     def _learning_rate(self, arm: Arm) -> float | None:
-        if not self.design.tuned:
-            return next(iter(self.design.learning_rates), None)
-        mine = [
-            record
-            for record in self.records.values()
-            if record["role"] == "tuning"
-            and record["loss"] == arm.expression
-            and record["seed"] in self.design.tuning_seeds
-        ]
-        return choice(mine, grid=self.design.learning_rates, metric=self.design.metric).learning_rate
+        made = chosen(self.records.values(), self.design, arm)
+        return made.learning_rate if made else None
 
     def _do(self, jobs: Sequence[Job], stage: str, later: int) -> bool:
         """Runs and stores what is missing; false where the time ran out first."""

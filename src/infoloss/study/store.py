@@ -152,14 +152,16 @@ class Store:
         """Adds a run: its record, and its predictions as safetensors bytes (None where it has none)."""
         body = {**record, "predictions_sha256": None if arrays is None else sha256(arrays)}
         body["checksum"] = sha256(body)
+        text = json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False)
         draft = self._runs / f".tmp-{record['id']}"
-        draft.mkdir()
-        if arrays is not None:
-            _write(draft / _PREDICTIONS, arrays)
-        _write(draft / _RECORD, json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False).encode())
-        _sync(draft)
-        os.replace(draft, self._runs / record["id"])
-        _sync(self._runs)
+        with self._writing():
+            draft.mkdir()
+            if arrays is not None:
+                _write(draft / _PREDICTIONS, arrays)
+            _write(draft / _RECORD, text.encode())
+            _sync(draft)
+            os.replace(draft, self._runs / record["id"])
+            _sync(self._runs)
 
     def set_aside(self, id: str) -> Path:
         """Moves a run out of the way, so that it is run again; nothing is deleted."""
@@ -171,10 +173,19 @@ class Store:
 
     def write_design(self, design: Mapping[str, Any]) -> None:
         """Replaces ``study.json`` in one step."""
+        text = json.dumps(design, indent=1, ensure_ascii=False, allow_nan=False)
         draft = self.folder / f".tmp-{_DESIGN}"
-        _write(draft, json.dumps(design, indent=1, ensure_ascii=False, allow_nan=False).encode())
-        os.replace(draft, self.folder / _DESIGN)
-        _sync(self.folder)
+        with self._writing():
+            _write(draft, text.encode())
+            os.replace(draft, self.folder / _DESIGN)
+            _sync(self.folder)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(f"cannot write to {self.folder}: {error.strerror or error}") from error
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from infoloss.training import METRICS
 
-__all__ = ["Choice", "choice"]
+if TYPE_CHECKING:
+    from infoloss.study.design import Arm, Design
+
+__all__ = ["Choice", "choice", "chosen"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,28 @@ class Choice:
     learning_rate: float | None
     scores: dict[float, float]
     edge: str | None
+
+
+def chosen(records: Iterable[Mapping[str, Any]], design: Design, arm: Arm) -> Choice | None:
+    """The choice for one loss of a design; None while its tuning is unfinished, or where there is no grid.
+
+    Args:
+        records: of any runs of the study.
+        design: gives grid, seeds and metric; the one learning rate of an untuned study is chosen as it is.
+        arm: the loss.
+    """
+    if not design.tuned:
+        return Choice(design.learning_rates[0], {}, None) if design.learning_rates else None
+    mine = [
+        record
+        for record in records
+        if record["role"] == "tuning"
+        and record["loss"] == arm.expression
+        and record["seed"] in design.tuning_seeds
+    ]
+    if len(mine) < len(design.learning_rates) * len(design.tuning_seeds):
+        return None
+    return choice(mine, grid=design.learning_rates, metric=design.metric)
 
 
 def choice(records: Iterable[Mapping[str, Any]], *, grid: Sequence[float], metric: str) -> Choice:

@@ -23,7 +23,7 @@ class Settings:
     optimiser: str = "adamw"
     weight_decay: float = 0.01
     momentum: float = 0.9
-    epochs: int = 60
+    epochs: int = 40
     batch_size: int = 64
     warmup: float = 0.05
 
