@@ -73,7 +73,7 @@ def test_each_entry_is_documented(name: str) -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 10])
-@pytest.mark.parametrize("p", [0.05, 0.3, 0.999])
+@pytest.mark.parametrize("p", [0.05, 0.19, 0.21, 0.999])  # on both sides of the switch at .2
 def test_values_in_closed_form(p: float, classes: int) -> None:
     problem = problems.TwoLevel(p, classes, label=1)
     z, y = double(problem.logits[None]), torch.tensor([1])
