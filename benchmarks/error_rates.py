@@ -129,7 +129,8 @@ def _store(path: Path, key: str, rates: Mapping[str, object]) -> None:
     found = _read(path)
     found["rates"][key] = rates
     packages = ("infoloss", "numpy", "scipy", "torch", "scikit-learn")
-    found["environment"] = {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    machine = {platform.system(): platform.machine(), "python": platform.python_version()}
+    found["environment"] = {**machine, **{name: version(name) for name in packages}}
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".partial")
     lines = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in found["rates"].items())
