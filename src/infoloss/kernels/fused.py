@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 
 from infoloss.kernels import cpu, eager
+from infoloss.kernels.threads import parallel
 from infoloss.statistics import Moments
 from infoloss.views import SMALLEST_NORM, Normalized, Scaled, Shifted, View
 
 __all__ = ["reduce", "supports"]
-
-PARALLEL_FROM = 1 << 16  # elements: below, starting the threads costs more than it saves
 
 
 def supports(views: tuple[View, ...]) -> bool:
@@ -117,7 +116,7 @@ class Packed(torch.autograd.Function):
         for i, name in enumerate(names):
             where[_number(name)] = i
         inputs = _arrays(z, target, kept, shift, scale, floor, names)
-        run = cpu.parallel_moments if _parallel(z) else cpu.serial_moments
+        run = cpu.parallel_moments if parallel(z.numel()) else cpu.serial_moments
         run(*inputs, floor, where.numpy(), packed.numpy())
         ctx.save_for_backward(z, scale, target, kept, shift, packed)
         ctx.floor, ctx.names = floor, names
@@ -127,10 +126,11 @@ class Packed(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         z, scale, target, kept, shift, packed = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True: PyTorch's own derivatives of the eager form
-            with torch.enable_grad():
-                again = _eager_packed(z, scale, target, kept, shift, ctx.floor, ctx.names)
-                of = [x for x in (z, scale) if x is not None and x.requires_grad]
-                found = iter(torch.autograd.grad(again, of, grad, create_graph=True, allow_unused=True))
+            # aliases, so that the scale's own dependence on z is left to the graph outside
+            x, y = z.view_as(z), None if scale is None else scale.view_as(scale)
+            again = _eager_packed(x, y, target, kept, shift, ctx.floor, ctx.names)
+            of = [v for v in (x, y) if v is not None and v.requires_grad]
+            found = iter(torch.autograd.grad(again, of, grad, create_graph=True, allow_unused=True))
             gz = next(found) if z.requires_grad else None
             gs = next(found) if scale is not None and scale.requires_grad else None
             return gz, gs, None, None, None, None, None
@@ -143,17 +143,13 @@ class Packed(torch.autograd.Function):
         g = torch.empty_like(z, memory_format=torch.contiguous_format)
         gs = packed.new_empty(len(z) if ctx.needs_input_grad[1] else 0)
         inputs = _arrays(z, target, kept, shift, scale, ctx.floor, ctx.names)
-        run = cpu.parallel_gradient if _parallel(z) else cpu.serial_gradient
+        run = cpu.parallel_gradient if parallel(z.numel()) else cpu.serial_gradient
         run(*inputs, ctx.floor, row["maximum"].numpy(), centre.numpy(), co.numpy(), g.numpy(), gs.numpy())
         return g, gs if ctx.needs_input_grad[1] else None, None, None, None, None, None
 
 
 def _number(name: str) -> int:
     return cpu.CENTRE if name == "centre" else cpu.ORDER.index(name)
-
-
-def _parallel(z: Tensor) -> bool:
-    return z.numel() >= PARALLEL_FROM and torch.get_num_threads() > 1
 
 
 def _arrays(
