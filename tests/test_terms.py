@@ -104,6 +104,16 @@ def test_a_term_prints_what_it_parses(term: Any) -> None:
     assert repr(term) == text
 
 
+def test_every_nesting_of_two_operators_keeps_its_grouping() -> None:
+    a, b, c = (il.statistic(name) for name in ("lse", "max_logit", "logit_sum"))
+    joins = [operator.add, operator.sub, operator.mul, operator.truediv, operator.pow]
+    joins.append(lambda left, _: -left)
+    for outer in joins:
+        for inner in joins:
+            for nested in (outer(inner(a, b), c), outer(a, inner(b, c)), outer(-a, inner(-2.0 * b, -c))):
+                assert il.parse(str(nested)) == nested
+
+
 @settings(max_examples=100)
 @given(terms, terms)
 def test_equal_terms_print_alike_and_only_they(left: Any, right: Any) -> None:
@@ -169,6 +179,7 @@ def test_bare_name_is_the_entry_with_its_defaults(case: Case) -> None:
         ("(lse - target_logit) ** 2 ** 3", "(lse - target_logit) ** 2.0 ** 3.0"),
         ("lse - (target_logit - 1)", "lse - (target_logit - 1.0)"),
         ("lse / (2 * logit_sum)", "lse / (2.0 * logit_sum)"),
+        ("(lse ** 2) ** 3", "(lse ** 2.0) ** 3.0"),
         ("-lse ** 2", "-lse ** 2.0"),
         ("(-lse) ** 2", "(-lse) ** 2.0"),
     ],
