@@ -75,6 +75,15 @@ def test_damage_is_seen(filled, file, wound):
     assert {r["config"]["seed"] for r in found.values()} == {1}
 
 
+def test_a_record_that_was_edited_is_damage(filled):
+    path = only(filled, 0) / "record.json"
+    text = path.read_text()
+    assert '"status": "done"' in text
+    path.write_text(text.replace('"status": "done"', '"status": "failed"'))
+    [damage] = records(filled)[1]
+    assert "checksum" in damage.reason
+
+
 def test_a_run_under_another_name_is_damage(filled):
     os.rename(only(filled, 0), filled / "runs" / ("0" * 32))
     assert [damage.id for damage in records(filled)[1]] == ["0" * 32]

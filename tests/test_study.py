@@ -1,5 +1,6 @@
 """Carrying out a study: paired runs, resumed and extended, the same records however they came about."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save
 from study_cases import LOSSES, blobs, contents, small_plan
 
 import infoloss as il
@@ -20,6 +22,7 @@ from infoloss.study import engines, runs
 from infoloss.study.compare import DesignError, Progress, StoreError, compare, run
 from infoloss.study.design import settled
 from infoloss.study.engines import Serial, Workers
+from infoloss.study.frames import write_frame
 from infoloss.study.functions import FunctionMaterials
 from infoloss.study.materials import Materials
 from infoloss.study.plan import PlanError
@@ -298,6 +301,19 @@ class TestWorkers:
         assert "died twice (exit code" in outcome.fields["error"]
 
     @posix
+    def test_a_worker_ends_with_its_pipe_even_inside_a_run(self):
+        made = materials(tuning=False, training={"epochs": 10_000_000})
+        job = made.training("final", made.design.baseline, 0, 0.01)
+        worker = engines._Worker(dict(os.environ))
+        try:
+            write_frame(worker.process.stdin, json.dumps(job.config).encode())
+            write_frame(worker.process.stdin, save(dict(made.arrays(job))))
+            worker.process.stdin.close()
+            assert worker.process.wait(timeout=60) == 0
+        finally:
+            worker.close()
+
+    @posix
     def test_a_killed_parent_takes_its_workers_along_and_is_resumed(self, tmp_path, undisturbed):
         script = (
             "import sys; from study_cases import blobs, small_plan; from infoloss.study.compare import run\n"
@@ -391,7 +407,7 @@ class TestOwnTraining:
         assert len(calls) == 6
         assert torch.equal(torch.random.get_rng_state(), state), "the caller's generator rests"
         assert draws[0] == draws[1], "global generators are seeded: losses of a seed draw the same"
-        assert len(set(draws)) == 3
+        assert len({of_numpy for of_numpy, _ in draws}) == len({of_torch for _, of_torch in draws}) == 3
         assert not found.analysis.tuned
         assert "untuned: no verdict on rank" in found.analysis.headline[0]
         assert {loss.label: loss.seeds for loss in found.analysis.losses} == {

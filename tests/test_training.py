@@ -98,7 +98,20 @@ def test_the_best_validation_epoch_is_kept(metric):
     rank = [(sign * entry[column], -entry["validation_nll"]) for entry in result.curve]
     assert result.best_epoch == 1 + rank.index(max(rank))
     assert result.validation[metric] == pytest.approx(sign * max(rank)[0])
-    # the weights are those of that epoch, not of the last
+
+
+class Turns(CrossEntropy):
+    """Learns for three epochs of five batches, then unlearns."""
+
+    def forward(self, logits, target, *, sample_weight=None):
+        self.factor = 1.0 if len(self.seen) < 15 else -1.0
+        return super().forward(logits, target, sample_weight=sample_weight)
+
+
+def test_weights_go_back_to_the_best_epoch():
+    result = trained(Turns(), replace(SETTINGS, epochs=20))
+    assert result.best_epoch < 10
+    assert result.curve[-1]["validation_accuracy"] < result.validation["accuracy"] - 0.2
     assert torch.equal(result.model(blobs(90, 1).features), result.validation_logits)
 
 
