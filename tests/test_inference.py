@@ -276,7 +276,26 @@ class TestIdentical:
         labels, _ = judge([cell(zeros), cell(other, metric="nll", higher=False)])
         assert not labels.identical
         assert labels.outcome == "undecided"  # 30 rows cannot exclude a difference of half a point
-        assert labels.equivalence_interval[1] == pytest.approx(100 * (1 - 0.1 ** (1 / 30)))
+        assert labels.equivalence_interval[1] == pytest.approx(1.6449 * math.sqrt(2) * 100 / 30, rel=1e-4)
+        # the rule of three: a share of rows that stays unseen in 30 with probability .1
+        assert labels.equivalence_interval[1] == pytest.approx(100 * (1 - 0.1 ** (1 / 30)), rel=0.05)
+        assert labels.more_seeds is None
+        assert "the same rows" in labels.sentence
+
+    def test_one_row_of_difference_does_not_narrow_the_interval(self) -> None:
+        rows = [np.arange(30)] * 3
+        nearly = rowwise([np.eye(30)[0] * 100.0, np.zeros(30), np.zeros(30)], rows, resampled=False)
+        tied = rowwise([np.zeros(30)] * 3, rows, resampled=False)
+        widths = [np.ptp(verdict(evidence).equivalence_interval) for evidence in (tied, nearly)]
+        assert widths[1] >= widths[0] > 2.0
+
+    def test_more_seeds_reach_more_rows(self) -> None:
+        # 100 of 1000 rows a seed; 3 seeds have seen some 270, too few for half a point, all 1000 are enough
+        generator = np.random.default_rng(0)
+        rows = [generator.choice(1000, 100, replace=False) for _ in range(3)]
+        found = verdict(rowwise([np.zeros(100)] * 3, rows), margin=0.7)
+        assert found.outcome == "undecided"
+        assert 3 < found.more_seeds < 12
 
     def test_equal_labels_on_many_rows_are_equivalent(self) -> None:
         zeros = rowwise([np.zeros(500)] * 3, [np.arange(500 * s, 500 * s + 500) for s in range(3)])

@@ -9,9 +9,11 @@ import numpy as np
 
 from infoloss.study.inference.evidence import Components, Paired
 
-__all__ = ["Estimate", "Exact", "Fitted", "Tied", "Unknown", "crossed", "estimate", "resampled_t", "seeds_t"]
+__all__ = ["Estimate", "Exact", "Fitted", "Unknown", "crossed", "estimate", "resampled_t", "seeds_t"]
 
 RATES = ("accuracy", "balanced_accuracy")  # metrics that can agree on every row though the predictions differ
+POINTS = 100.0  # what one row contributes to them at most, were all classes alike
+ONE_SEED = "has one seed, which shows no spread"
 LEAST_EQUAL_SEEDS = 5  # without the rows, equal (perhaps rounded) scores are taken as identity from here on
 
 
@@ -64,25 +66,6 @@ class Exact:
 
 
 @dataclass(frozen=True)
-class Tied:
-    """No test row on which only one of the two is right, though their predictions differ.
-
-    A share q of such rows stays unseen in n distinct rows with probability (1 − q)^n, so |difference| ≤ q =
-    1 − (1 − level)^(1/n): the rule of three.
-    """
-
-    rows: int
-    covers: str
-    difference: float = 0.0
-    standard_error: float = 0.0
-    p_value: float = 1.0
-
-    def interval(self, level: float) -> tuple[float, float]:
-        reach = 100.0 * (1.0 - (1.0 - level) ** (1.0 / self.rows))
-        return -reach, reach
-
-
-@dataclass(frozen=True)
 class Unknown:
     """No spread could be measured: one seed, a number that is not finite, or no variation at all."""
 
@@ -96,7 +79,7 @@ class Unknown:
         return -math.inf, math.inf
 
 
-Estimate = Fitted | Exact | Tied | Unknown
+Estimate = Fitted | Exact | Unknown
 
 
 def estimate(evidence: Paired, *, metric: str = "", identical: bool | None = None) -> Estimate:
@@ -113,7 +96,7 @@ def estimate(evidence: Paired, *, metric: str = "", identical: bool | None = Non
     if evidence.identical:
         return _without_difference(evidence, metric, identical)
     if evidence.seeds < 2:
-        return Unknown(difference, "has one seed, which shows no spread")
+        return Unknown(difference, ONE_SEED)
     if evidence.contributions is not None:
         return crossed(evidence)
     if evidence.components.spread == 0.0:
@@ -130,8 +113,11 @@ def _without_difference(evidence: Paired, metric: str, identical: bool | None) -
         identical = metric not in RATES
     if identical:
         return Exact()
-    rows = len(np.unique(np.concatenate(evidence.examples)))
-    return Tied(rows, f"{rows} distinct test rows")
+    if evidence.seeds < 2:
+        return Unknown(0.0, ONE_SEED)
+    # The same rows right and wrong, which rows of other samples need not be.
+    fitted = crossed(evidence)
+    return replace(fitted, components=replace(fitted.components, unit=POINTS))
 
 
 def crossed(evidence: Paired) -> Fitted:

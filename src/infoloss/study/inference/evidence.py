@@ -105,8 +105,7 @@ class Paired:
         spread = float(np.var(self.differences, ddof=1))
         if self.examples is None or self.contributions is None:
             return Components(self.seeds, spread)
-        shared, degrees, rows = _shared_examples(self.examples, self.contributions)
-        return Components(self.seeds, spread, shared, degrees, rows)
+        return _crossed_components(self.examples, self.contributions, spread)
 
 
 @dataclass(frozen=True)
@@ -120,6 +119,11 @@ class Components:
 
     `shared` does not shrink with more seeds: it is the price of a finite set of test rows. `rows` is
     the variance if seeds had no effect of their own (rows are then the only independent units): a floor.
+
+    Where most contributions are exactly 0 (answers, right or wrong), a handful of rows decides, and their
+    scatter says little. `unit` is then the largest contribution, else 0, and the variance is at least that
+    of two such rows among `distinct`, 2 (unit/distinct)²: at 90 % about the rule of three, ± 2.3 rows. More
+    seeds reach more rows, up to `most`.
     """
 
     seeds: int
@@ -127,6 +131,9 @@ class Components:
     shared: float = 0.0
     shared_degrees: float = 1.0
     rows: float = 0.0
+    unit: float = 0.0
+    distinct: float = 1.0
+    most: float = math.inf
 
     def variance(self, seeds: int | None = None) -> float:
         """Of the mean difference, at this number of seeds or another."""
@@ -148,18 +155,15 @@ class Components:
         return max(width, float(stats.norm.isf(tail)) * math.sqrt(self._rows(at)))
 
     def _rows(self, seeds: int) -> float:
-        if self.rows == 0.0:
-            return 0.0
-        return self.shared + max(self.rows - self.shared, 0.0) * self.seeds / seeds
+        ratio = self.seeds / seeds
+        rows = self.shared + max(self.rows - self.shared, 0.0) * ratio if self.rows > 0.0 else 0.0
+        return max(rows, 2.0 * (self.unit / min(self.distinct / ratio, self.most)) ** 2)
 
 
-def _shared_examples(
-    examples: tuple[np.ndarray, ...], contributions: tuple[np.ndarray, ...]
-) -> tuple[float, float, float]:
-    """Mean covariance of two seeds' differences through shared test rows, and its degrees of freedom.
-
-    The third value is the variance of the mean difference if seeds had no effect of their own: that of the
-    rows' sums, rows being the only independent units then.
+def _crossed_components(
+    examples: tuple[np.ndarray, ...], contributions: tuple[np.ndarray, ...], spread: float
+) -> Components:
+    """The components of seeds crossed with test rows.
 
     With r_si = d_si − D_s and s ≠ t, E[r_si r_ti] = σ_b² (1 − 1/n_s − 1/n_t + o_st/(n_s n_t)),
     o = |T_s ∩ T_t|, whatever the seed effects are; σ_b² is the ratio of both sides' sums over shared rows.
@@ -168,10 +172,10 @@ def _shared_examples(
 
     sizes = np.array([len(rows) for rows in examples])
     seed = np.repeat(np.arange(len(sizes)), sizes)
-    _, row = np.unique(np.concatenate(examples), return_inverse=True)
-    centred = np.concatenate([values - np.mean(values) for values in contributions])
-    shape = (len(sizes), int(row.max()) + 1)
-    weight = 1.0 / sizes[seed]
+    ids, row = np.unique(np.concatenate(examples), return_inverse=True)
+    values = np.concatenate(contributions)
+    centred = np.concatenate([part - np.mean(part) for part in contributions])
+    weight, shape = 1.0 / sizes[seed], (len(sizes), len(ids))
     present = sparse.csr_array((weight, (seed, row)), shape=shape)
     residual = sparse.csr_array((centred * weight, (seed, row)), shape=shape)
 
@@ -181,15 +185,23 @@ def _shared_examples(
     np.fill_diagonal(expected, 0.0)
     sums: np.ndarray = np.asarray(residual.sum(axis=0)).ravel()
     squares: np.ndarray = np.asarray((residual * residual).sum(axis=0)).ravel()
-    rows = float(np.sum(sums**2)) / len(sizes) ** 2
-    products = sums**2 - squares
-    total = float(products.sum())
-    if expected.sum() <= 0.0 or total <= 0.0:
-        return 0.0, 1.0, rows
-    pairs = len(sizes) * (len(sizes) - 1)
-    shared = total / float(expected.sum()) * float(overlap.sum()) / pairs
-    # As many degrees as the rows' squared sums have: a χ²_k has k = 2 mean² / variance. Those of the products
-    # would vanish with `total` and blow the quantile up where rows hardly matter.
     scatter = float(np.sum((sums**2 - np.mean(sums**2)) ** 2))
-    degrees = 2.0 * float(np.sum(sums**2)) ** 2 / scatter if scatter > 0.0 else math.inf
-    return shared, max(1.0, degrees), rows
+
+    product, mean_overlap = (
+        float(np.sum(sums**2 - squares)),
+        float(overlap.sum()) / (len(sizes) * (len(sizes) - 1)),
+    )
+    example_variance = max(0.0, product / float(expected.sum())) if expected.sum() > 0.0 else 0.0
+    return Components(
+        seeds=len(sizes),
+        spread=spread,
+        shared=example_variance * mean_overlap,
+        # As many degrees as the rows' squared sums have: a χ²_k has k = 2 mean² / variance. Those of the
+        # products would vanish with the products and blow the quantile up where rows hardly matter.
+        shared_degrees=max(1.0, 2.0 * float(np.sum(sums**2)) ** 2 / scatter) if scatter > 0.0 else math.inf,
+        rows=float(np.sum(sums**2)) / len(sizes) ** 2,
+        unit=float(np.max(np.abs(values))) if np.mean(values == 0.0) > 0.5 else 0.0,
+        distinct=float(len(ids)),
+        # two random test sets of n rows out of N share n²/N
+        most=1.0 / mean_overlap if mean_overlap > 0.0 else math.inf,
+    )

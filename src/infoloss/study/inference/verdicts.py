@@ -14,7 +14,6 @@ from infoloss.study.inference.estimates import (
     Estimate,
     Exact,
     Fitted,
-    Tied,
     Unknown,
     estimate,
 )
@@ -204,8 +203,8 @@ def _sentence(
     if outcome in ("better", "worse"):
         size = ", by a negligible amount" if within else ""
         return f"{loss} is {outcome} than the baseline in {metric}{size} ({numbers})."
-    if isinstance(found, Tied):
-        numbers += f"; right and wrong on the same rows, {found.rows} distinct ones"
+    if cell.evidence.identical:
+        numbers += f"; right and wrong on the same rows, {found.components.distinct:.0f} distinct ones"
     if outcome == "equivalent":
         return f"{loss} is equivalent to the baseline in {metric} within ±{cell.margin:g} ({numbers})."
     if further is None:
