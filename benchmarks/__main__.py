@@ -1,0 +1,14 @@
+"""``make bench``: every benchmark that this machine can run, one after the other, as tables of ratios."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+BENCHMARKS = {
+    "kernels": "the CPU kernel against F.cross_entropy and the usual eager code",
+}
+
+for name, what in BENCHMARKS.items():
+    print(f"\n{name}: {what}", flush=True)
+    subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *sys.argv[1:]], check=True)
