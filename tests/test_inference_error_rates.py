@@ -145,6 +145,18 @@ class TestStudies:
         assert not studies[0].identical
 
 
+def test_documented_tables_are_those_of_the_stored_results(tmp_path: Path) -> None:
+    root = BENCHMARKS.parent
+    copy = tmp_path / "inference.md"
+    copy.write_text((root / "docs" / "inference.md").read_text(encoding="utf-8"), encoding="utf-8")
+    generator, studies = (
+        json.loads((root / "results" / "error_rates" / f"{part}.json").read_text())
+        for part in ("generator", "studies")
+    )
+    write_tables(copy, generator, studies)
+    assert copy.read_text(encoding="utf-8") == (root / "docs" / "inference.md").read_text(encoding="utf-8")
+
+
 def test_tables_stand_between_the_markers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     conditions = [("nll, seeds matter", Design(150, 3, False), margin) for margin in (False, True)]
     monkeypatch.setattr(error_rates, "_conditions", lambda: iter(conditions))
