@@ -39,6 +39,7 @@ MAY_IMPORT = {
     "models": set(),
     "information": LIBRARY,
     "evaluation": LIBRARY | {"information"},
+    "conformance": LIBRARY,
     "heads": LIBRARY,
     "training": LIBRARY | {"data", "models", "evaluation", "heads"},
     "incremental": LIBRARY | {"data", "models", "evaluation", "heads", "training"},

@@ -29,6 +29,7 @@ for _name, _place, _help in (
     ("verdict", "reports:verdict", "Judge scores from elsewhere: a table of loss, seed and metrics."),
     ("losses", "catalogue:losses", "List the losses and regularisers, or describe one."),
     ("cite", "catalogue:cite", "The BibTeX records of losses."),
+    ("check", "conformance:check", "Check a loss of your own: weights, masks, precision, gradients."),
     ("doctor", "doctor:doctor", "Versions, devices, threads, kernels and optional packages."),
 ):
     app.command(f"infoloss.cli.{_place}", name=_name, help=_help)
