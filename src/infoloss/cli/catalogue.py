@@ -38,7 +38,12 @@ def losses(name: str | None = None, /) -> None:
 
 
 def _row(entry: Entry) -> list[str]:
-    return [_signature(entry), entry.formula, SOFT[entry.soft] if entry.kind == "loss" else "not read", entry.source]
+    return [
+        _signature(entry),
+        entry.formula,
+        SOFT[entry.soft] if entry.kind == "loss" else "not read",
+        entry.source,
+    ]
 
 
 def _signature(entry: Entry) -> str:

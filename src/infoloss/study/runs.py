@@ -37,7 +37,7 @@ PROTOCOL = 1
 """Raised by hand when the same configuration would no longer give the same numbers."""
 
 KERNEL = "cpu" if available("cpu") else "eager"
-"""The fastest kernel that is installed: large batches run on it, small ones on eager, always the same ones."""
+"""The fastest kernel installed: large batches run on it, small ones on eager, always the same ones."""
 ID_LENGTH = 32
 
 Arrays = Mapping[str, np.ndarray]
