@@ -27,11 +27,13 @@ HEART = (
     "kernels",
     "batch",
     "rows",
+    "row_blocks",
     "terms",
     "catalogue",
     "losses",
     "expression",
     "criterion",
+    "linear",
 )
 LIBRARY = {*HEART, "infoloss"}
 MAY_IMPORT = {

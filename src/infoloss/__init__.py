@@ -6,6 +6,7 @@ from infoloss import kernels
 from infoloss.catalogue import catalogue
 from infoloss.criterion import Criterion
 from infoloss.expression import ExpressionError, parse
+from infoloss.linear import LinearCriterion, row_statistics_linear
 from infoloss.losses import *  # noqa: F403
 from infoloss.losses import __all__ as _losses
 from infoloss.terms import Term, row_statistics, statistic
@@ -19,12 +20,14 @@ __version__ = "0.1.0"
 __all__ = [
     "Criterion",
     "ExpressionError",
+    "LinearCriterion",
     "Term",
     "__version__",
     "catalogue",
     "kernels",
     "parse",
     "row_statistics",
+    "row_statistics_linear",
     "statistic",
     *_losses,
 ]

@@ -12,34 +12,11 @@ from infoloss.expression import parse
 from infoloss.rows import Value
 from infoloss.terms import Term
 
-__all__ = ["Criterion"]
+__all__ = ["Criterion", "TermModule"]
 
 
-class Criterion(nn.Module):
-    """A loss as a module: ``criterion(logits, target)``, with coefficients to schedule or to learn.
-
-    Args:
-        term: a term, or an expression such as ``"cross_entropy + beta*entropy"``.
-        learn: names of coefficients to register as parameters; the others are buffers.
-        **coefficients: a number or 0-d tensor for each named coefficient, one number a class for an
-            unbound ``counts`` or ``prior``.
-
-    Coefficients have the default dtype, are part of the ``state_dict``, and are attributes:
-    ``criterion.beta.fill_(0.2)`` schedules one, without recompiling a compiled criterion.
-
-    >>> import torch, infoloss as il
-    >>> criterion = il.Criterion("cross_entropy + beta*entropy", beta=0.1)
-    >>> criterion
-    Criterion(cross_entropy(label_smoothing=0.0) + beta * entropy, beta=0.1)
-    >>> logits, target = torch.tensor([[2.0, 0.0]]), torch.tensor([0])
-    >>> before = criterion(logits, target)
-    >>> _ = criterion.beta.fill_(0.0)
-    >>> bool(criterion(logits, target) < before)
-    True
-
-    Raises:
-        ValueError: a coefficient has no value, or a value belongs to no coefficient.
-    """
+class TermModule(nn.Module):
+    """A term with its coefficients, as buffers or parameters, for the modules that call it."""
 
     def __init__(self, term: Term | str, *, learn: Collection[str] = (), **coefficients: Any) -> None:
         super().__init__()
@@ -72,6 +49,38 @@ class Criterion(nn.Module):
         """The current value of each named coefficient."""
         return {name: getattr(self, name) for name in self._names}
 
+    def __repr__(self) -> str:
+        values = "".join(f", {name}={getattr(self, name).item():g}" for name in self._names)
+        learn = [name for name in self._names if isinstance(getattr(self, name), nn.Parameter)]
+        return f"{type(self).__name__}({self.term}{values}{f', learn={tuple(learn)}' if learn else ''})"
+
+
+class Criterion(TermModule):
+    """A loss as a module: ``criterion(logits, target)``, with coefficients to schedule or to learn.
+
+    Args:
+        term: a term, or an expression such as ``"cross_entropy + beta*entropy"``.
+        learn: names of coefficients to register as parameters; the others are buffers.
+        **coefficients: a number or 0-d tensor for each named coefficient, one number a class for an
+            unbound ``counts`` or ``prior``.
+
+    Coefficients have the default dtype, are part of the ``state_dict``, and are attributes:
+    ``criterion.beta.fill_(0.2)`` schedules one, without recompiling a compiled criterion.
+
+    >>> import torch, infoloss as il
+    >>> criterion = il.Criterion("cross_entropy + beta*entropy", beta=0.1)
+    >>> criterion
+    Criterion(cross_entropy(label_smoothing=0.0) + beta * entropy, beta=0.1)
+    >>> logits, target = torch.tensor([[2.0, 0.0]]), torch.tensor([0])
+    >>> before = criterion(logits, target)
+    >>> _ = criterion.beta.fill_(0.0)
+    >>> bool(criterion(logits, target) < before)
+    True
+
+    Raises:
+        ValueError: a coefficient has no value, or a value belongs to no coefficient.
+    """
+
     def forward(self, logits: Tensor, target: Tensor | None = None, **options: Any) -> Tensor:
         """The loss; ``options`` as in :meth:`infoloss.Term.__call__`."""
         return self.term(logits, target, coefficients=self.coefficients, **options)
@@ -87,8 +96,3 @@ class Criterion(nn.Module):
     def probabilities(self, logits: Tensor) -> Tensor:
         """The probabilities that the loss implies at test time: :meth:`infoloss.Term.probabilities`."""
         return self.term.probabilities(logits, **self.coefficients)
-
-    def __repr__(self) -> str:
-        values = "".join(f", {name}={getattr(self, name).item():g}" for name in self._names)
-        learn = [name for name in self._names if isinstance(getattr(self, name), nn.Parameter)]
-        return f"Criterion({self.term}{values}{f', learn={tuple(learn)}' if learn else ''})"

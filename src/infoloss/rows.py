@@ -154,8 +154,8 @@ def row_values(term: Term, rows: Rows, views: Views = ()) -> Tensor:
     return value
 
 
-def parts(term: Term, rows: Rows, denominator: Tensor | float | None) -> Any:
-    """The named tuple of :meth:`infoloss.Term.parts`."""
+def parts(term: Term, rows: Rows, denominator: Tensor | float | None, count: Tensor | None = None) -> Any:
+    """The named tuple of :meth:`infoloss.Term.parts`; ``count`` replaces the divisor of the accuracy."""
     batch = rows.batch
     result = {"loss": batch.reduced(row_values(term, rows), "mean", denominator)}
     for node, views in term.named_with_views():
@@ -163,16 +163,16 @@ def parts(term: Term, rows: Rows, denominator: Tensor | float | None) -> Any:
         while name in result:
             name, repeat = f"{node.name}_{repeat}", repeat + 1
         result[name] = batch.reduced(row_values(node, rows, views), "mean", denominator).detach()
-    result["accuracy"] = _accuracy(batch)
+    result["accuracy"] = _accuracy(batch, count)
     return namedtuple("Parts", result)(**result)
 
 
-def _accuracy(batch: Batch) -> Tensor:
+def _accuracy(batch: Batch, count: Tensor | None) -> Tensor:
     if batch.given is None:
         return torch.full((), torch.nan, device=batch.logits.device)
     label = batch.given if batch.given.ndim == 1 else batch.given.argmax(-1)
     right = (batch.logits.detach().argmax(1).reshape(-1) == label).to(torch.float64)
-    return replace(batch, mass=None, omega=None, dtype=torch.float32).reduced(right, "mean")
+    return replace(batch, mass=None, omega=None, dtype=torch.float32).reduced(right, "mean", count)
 
 
 def log_probabilities(term: Term, logits: Tensor, coefficients: Mapping[str, Value]) -> Tensor:

@@ -20,9 +20,11 @@ import torch
 from torch import Tensor
 
 from infoloss.batch import make_batch
+from infoloss.row_blocks import make_row_blocks
 from infoloss.rows import Rows, Value, Views, log_probabilities, parts, read, row_values
 from infoloss.statistics import STATISTICS
 from infoloss.views import Normalized, Scaled, Shifted, SoftCapped, Vector, View
+from infoloss.visibility import uncompiled
 
 __all__ = [
     "FUNCTIONS",
@@ -153,6 +155,27 @@ class Term:
 
         return self.mapped(bound)
 
+    def with_tensors(self, change: Callable[[Tensor], Tensor]) -> Term:
+        """The term with ``change`` applied to every tensor among its coefficients."""
+        known: dict[Scalar, Scalar] = {}  # equal tensors stay one, and their views one pass
+
+        def changed(leaf: Any) -> Any:
+            if not isinstance(leaf, Scalar):
+                return leaf
+            if leaf not in known:
+                tensor = change(leaf.tensor)
+                known[leaf] = leaf if tensor is leaf.tensor else Scalar(tensor)
+            return known[leaf]
+
+        def of_node(node: Term) -> Term:
+            if not isinstance(node, Named):
+                return changed(node)  # type: ignore[no-any-return]
+            if not any(isinstance(value, Scalar) for _, value in node.parameters):
+                return node
+            return node.make(**{name: changed(value) for name, value in node.parameters})
+
+        return self.mapped(of_node)
+
     # -- calling it -------------------------------------------------------------------------------
 
     def __call__(
@@ -192,8 +215,7 @@ class Term:
                 loss that has no meaning for one, a row with every class masked.
             IndexError: a label out of range.
         """
-        if reduction not in ("none", "mean", "sum"):
-            raise ValueError(f'reduction must be "none", "mean" or "sum", got {reduction!r}')
+        _check_reduction(reduction)
         options = {
             "weight": weight,
             "ignore_index": ignore_index,
@@ -232,6 +254,100 @@ class Term:
         0.5
         """
         return parts(self, read(self, logits, target, coefficients, options), denominator)
+
+    @uncompiled
+    def linear(
+        self,
+        hidden: Tensor,
+        linear_weight: Tensor,
+        target: Tensor | None = None,
+        *,
+        linear_bias: Tensor | None = None,
+        weight: Tensor | None = None,
+        ignore_index: int = -100,
+        label_smoothing: float = 0.0,
+        reduction: str = "mean",
+        sample_weight: Tensor | None = None,
+        denominator: Tensor | float | None = None,
+        shift: int = 0,
+        coefficients: Mapping[str, Value] | None = None,
+    ) -> Tensor:
+        """The loss of the logits hidden @ linear_weightᵀ + linear_bias, which are never all in memory.
+
+        Equal to ``self(F.linear(hidden, linear_weight, linear_bias), target, …)`` with the classes as
+        the last axis. Rows are worked off in blocks; ignored ones are not computed. A mean or sum takes
+        the three matrix products of the unfused form, ``reduction="none"`` a fourth.
+
+        Args:
+            hidden: (…, D) hidden states.
+            linear_weight: (C, D).
+            target: (…) class indices, or (…, C) probabilities, which get no gradient.
+            linear_bias: (C,); −inf masks a class.
+            shift: position t along the last axis of the target is predicted by the hidden state at
+                t − shift: 1 for causal language models, without copying ``hidden``. Weights per row stand
+                where their targets do. With ``reduction="none"``, the last axis is shorter by ``shift``.
+            weight, ignore_index, label_smoothing, reduction, sample_weight, denominator, coefficients:
+                as in :meth:`__call__`.
+
+        Returns:
+            A scalar, or (…) with ``reduction="none"``; float32, or float64 for float64 states. Reverse
+            mode and first derivatives only. Half and bfloat16 heads: logits and sums in float32. On a
+            GPU, leaving out ignored rows waits once for their number.
+
+        Raises:
+            TypeError: hidden states and head have different dtypes (outside autocast).
+            ValueError, IndexError: as :meth:`__call__`.
+            RuntimeError: under ``torch.func``, forward-mode AD, or ``create_graph=True``.
+
+        >>> import torch, infoloss as il
+        >>> hidden, head = torch.randn(5, 8), torch.nn.Linear(8, 100)
+        >>> target = torch.tensor([3, 99, -100, 0, 41])
+        >>> loss = il.cross_entropy() + 0.1 * il.entropy()
+        >>> fused = loss.linear(hidden, head.weight, target, linear_bias=head.bias)
+        >>> torch.testing.assert_close(fused, loss(head(hidden), target))
+        """
+        _check_reduction(reduction)
+        self.check_bound(coefficients or {})
+        blocks = make_row_blocks(
+            hidden,
+            linear_weight,
+            target,
+            linear_bias=linear_bias,
+            weight=weight,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            sample_weight=sample_weight,
+            shift=shift,
+        )
+        return blocks.reduced(self, reduction, denominator, coefficients or {})
+
+    @uncompiled
+    def linear_parts(
+        self,
+        hidden: Tensor,
+        linear_weight: Tensor,
+        target: Tensor | None = None,
+        *,
+        denominator: Tensor | float | None = None,
+        coefficients: Mapping[str, Value] | None = None,
+        **options: Any,
+    ) -> Any:
+        """:meth:`parts` of the logits of :meth:`linear`, from the same pass.
+
+        Args:
+            hidden, linear_weight, target, denominator, coefficients: as in :meth:`linear`.
+            **options: ``linear_bias``, ``weight``, ``ignore_index``, ``label_smoothing``,
+                ``sample_weight``, ``shift``, likewise.
+
+        >>> import torch, infoloss as il
+        >>> hidden, weight = torch.eye(2), torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+        >>> parts = il.min_ent().linear_parts(hidden, weight, torch.tensor([0, 0]))
+        >>> parts._fields, float(parts.accuracy)
+        (('loss', 'min_ent', 'accuracy'), 0.5)
+        """
+        self.check_bound(coefficients or {})
+        blocks = make_row_blocks(hidden, linear_weight, target, **options)
+        return blocks.parts(self, denominator, coefficients or {})
 
     def decision(self, logits: Tensor) -> Tensor:
         """The class that the loss implies at test time, argmax z: (N, C, …) to (N, …) int64.
@@ -681,6 +797,11 @@ def _joined(symbol: str, left: Any, right: Any) -> Term:
                 stacklevel=3,
             )
     return Operation(symbol, left, right)
+
+
+def _check_reduction(reduction: str) -> None:
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f'reduction must be "none", "mean" or "sum", got {reduction!r}')
 
 
 def _listed(names: frozenset[str] | set[str] | tuple[str, ...]) -> str:
