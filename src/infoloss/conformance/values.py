@@ -47,9 +47,7 @@ def call(loss: Subject) -> None:
     if not value.isfinite():
         raise LawError(f"the loss of ordinary logits is {value:.6g}")
     if loss(loss.logits(), loss.labels()) != value:
-        raise LawError(
-            "two calls with the same arguments differ: a random loss cannot be checked"
-        )
+        raise LawError("two calls with the same arguments differ: a random loss cannot be checked")
     if value.dtype != torch.float64:
         raise LawError(f"float64 logits give a {_name(value.dtype)} result")
 

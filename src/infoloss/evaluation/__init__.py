@@ -9,10 +9,12 @@ from infoloss.evaluation.calibration import (
     tempered,
 )
 from infoloss.evaluation.scores import METRICS, confusion, contributions, per_class_recall, scores
+from infoloss.evaluation.streaming import StreamingScores
 
 __all__ = [
     "METRICS",
     "Reliability",
+    "StreamingScores",
     "confusion",
     "contributions",
     "expected_calibration_error",
