@@ -11,13 +11,15 @@ from infoloss.study.design import Design
 if TYPE_CHECKING:
     from infoloss.study.inference import Verdict
 
-__all__ = ["headline"]
+__all__ = ["findings", "headline"]
 
 _ASKED = {
     "labels": "Labels",
     "probabilities": "Probabilities as they come",
     "probabilities after temperature scaling": "Probabilities after temperature scaling",
 }
+
+_UNITS = {"accuracy": " points", "balanced_accuracy": " points", "nll": " nats", "nll_scaled": " nats"}
 
 
 def headline(
@@ -43,17 +45,29 @@ def headline(
         )
     if len(design.arms) == 1:
         found.append(f"{design.baseline.label} was trained alone: there is nothing to compare it with.")
-    for question in dict.fromkeys(verdict.question for verdict in verdicts):
-        mine = [verdict for verdict in verdicts if verdict.question == question]
-        found.append(_sentence(question, mine, design.baseline.label, margins[mine[0].metric]))
+    found += findings(verdicts, baseline=design.baseline.label, margins=margins)
     found += [_failed(loss, len(design.seeds)) for loss in losses if loss.failures]
     return tuple(found)
+
+
+def findings(verdicts: Sequence[Verdict], *, baseline: str, margins: Mapping[str, float]) -> list[str]:
+    """One sentence for each question (and metric) that the verdicts answer."""
+    asked = dict.fromkeys((verdict.question, verdict.metric) for verdict in verdicts)
+    return [
+        _sentence(
+            question,
+            [verdict for verdict in verdicts if (verdict.question, verdict.metric) == (question, metric)],
+            baseline,
+            margins[metric],
+        )
+        for question, metric in asked
+    ]
 
 
 def _sentence(question: str, verdicts: Sequence[Verdict], baseline: str, margin: float) -> str:
     """``"Labels (accuracy): better than cross_entropy: squentropy (+0.61 points); undecided: focal."``."""
     metric = verdicts[0].metric
-    unit = "nats" if metric.startswith("nll") else "points"
+    unit = _UNITS.get(metric, "")
     parts = []
     for outcome in ("better", "worse"):
         mine = sorted(
@@ -62,13 +76,13 @@ def _sentence(question: str, verdicts: Sequence[Verdict], baseline: str, margin:
         )
         if mine:
             named = ", ".join(
-                f"{verdict.loss} ({verdict.difference:+.2g} {unit}"
+                f"{verdict.loss} ({verdict.difference:+.2g}{unit}"
                 f"{', negligible' if verdict.negligible else ''})"
                 for verdict in mine
             )
             parts.append(f"{outcome} than {baseline}: {named}")
     for outcome, words in (
-        ("equivalent", f"equivalent within ±{margin:g} {unit}"),
+        ("equivalent", f"equivalent within ±{margin:g}{unit}"),
         ("undecided", "undecided"),
     ):
         names = [_named(verdict) for verdict in verdicts if verdict.outcome == outcome]

@@ -160,7 +160,11 @@ def _text(loss: Any) -> Any:
 
 
 def _seeds(value: Any) -> Any:
-    return tuple(range(value)) if _is_count(value) else value
+    if isinstance(value, int | float | str):
+        if not _is_count(value):
+            raise ValueError(f"{value!r}: should be a positive whole number or a list of whole numbers")
+        return tuple(range(value))  # type: ignore[arg-type]
+    return value
 
 
 def _is_count(value: Any) -> bool:

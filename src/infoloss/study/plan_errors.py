@@ -59,6 +59,8 @@ def _complaint(
         expected = context["expected"].replace("'", '"')
         hint = nearest(str(value), expected.replace(" or ", ", ").replace('"', "").split(", "))
         return f"{value!r} is none of {expected}{';' + hint if hint else ''}"
+    if kind == "tuple_type":
+        return f"{value!r}: should be a list"
     if kind == "value_error":
         return str(context["error"])
     return f"{value!r}: {message.replace('Input should', 'should').replace('Tuple', 'the list')}"

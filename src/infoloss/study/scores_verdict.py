@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from infoloss.study.analysis import Analysis, LossResult
-from infoloss.study.inference import Cell, Paired, Verdict, judge
+from infoloss.study.headline import findings
+from infoloss.study.inference import Cell, Paired, judge
 from infoloss.study.plan import Margins
 from infoloss.study.report.wording import LABELS, counted, listed
 from infoloss.study.report.wording import metric as worded
@@ -170,14 +171,15 @@ class _Judged:
             cell for asked in self.metrics for loss in self.losses[1:] for cell in self._cells(asked, loss)
         ]
         verdicts = tuple(judge(cells))
+        margins = {asked.key: asked.margin for asked in self.metrics}
         name = self.dataset or self.scores.path.name.split(".")[0]
         seeds = sorted({seed for runs in self.runs.values() for seed in runs})
         return Analysis(
             title=f"{counted(len(self.losses), 'loss')} on {name}, scores from {self.scores.path.name}",
-            headline=_headline(verdicts),
+            headline=tuple(findings(verdicts, baseline=self.baseline, margins=margins)),
             baseline=self.baseline,
             primary_metric=self.metrics[0].key,
-            margins={asked.key: asked.margin for asked in self.metrics},
+            margins=margins,
             tuned=True,
             complete=True,
             losses=tuple(self._result(loss) for loss in self.losses),
@@ -273,10 +275,6 @@ class _Judged:
 
 def _seeds(count: int) -> str:
     return "seed" if count == 1 else "seeds"
-
-
-def _headline(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
-    return tuple(verdict.sentence for verdict in verdicts)
 
 
 def _described(label: str) -> tuple[str, str, tuple[str, ...]]:

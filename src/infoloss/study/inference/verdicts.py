@@ -186,10 +186,19 @@ def _further_seeds(cell: Cell, found: Estimate, *, level: float, comparisons: in
     return None if needed is None else max(1, needed)
 
 
+_NAMES = {"nll": "NLL", "nll_scaled": "NLL after temperature scaling"}
+
+
+def _signed(value: float, width: float) -> str:
+    """A number with a sign, to a hundredth of the interval's width."""
+    digits = 2 - math.floor(math.log10(width)) if 0 < width < math.inf else 3
+    return f"{round(value, digits) + 0.0:+.{max(digits, 0)}f}".replace("-", "−")
+
+
 def _sentence(
     cell: Cell, found: Estimate, outcome: Outcome, within: bool, further: int | None, level: float
 ) -> str:
-    loss, metric = cell.loss, cell.metric
+    loss, metric = cell.loss, _NAMES.get(cell.metric, cell.metric.replace("_", " "))
     count = cell.evidence.seeds
     seeds = f"{count} seed" if count == 1 else f"{count} seeds"
     if isinstance(found, Exact):
@@ -199,7 +208,8 @@ def _sentence(
         advice = f"; at least {count + further} seeds are needed" if further else ""
         return f"{loss}: no verdict, its {metric} {found.reason} ({seeds}){advice}."
     low, high = found.interval(level)
-    numbers = f"{found.difference:+.3g}, {level:.0%} interval {low:+.3g} to {high:+.3g}, {seeds}"
+    numbers = f"{_signed(found.difference, high - low)}, {level:.0%} interval "
+    numbers += f"{_signed(low, high - low)} to {_signed(high, high - low)}, {seeds}"
     if outcome in ("better", "worse"):
         size = ", by a negligible amount" if within else ""
         return f"{loss} is {outcome} than the baseline in {metric}{size} ({numbers})."
