@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -459,3 +461,24 @@ def test_the_command_finds_a_loss_of_the_current_directory(
         code, out, err = told(*words)
         assert (code, out) == (2, "")
         assert message in err
+
+
+# The page
+
+
+def test_the_page_is_what_its_command_writes(tmp_path: Path) -> None:
+    """No sample is unexplained, and with the page's version of PyTorch its tables come out again."""
+    root = Path(__file__).parent.parent
+    committed = root / "docs" / "conformance.md"
+    page = shutil.copy(committed, tmp_path)
+    command = [sys.executable, "-m", "benchmarks.conformance", "--write", "--page", str(page)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    written, kept = (Path(path).read_text(encoding="utf-8").splitlines() for path in (page, committed))
+    assert any(line.startswith("| OpInfo cross_entropy | indices") for line in written)
+    if f"torch {torch.__version__.partition('+')[0]}, numpy" in "".join(kept):
+        samples, pages = (
+            [line for line in lines if line.startswith(("| OpInfo", "| ModuleInfo"))]
+            for lines in (written, kept)
+        )
+        assert samples == pages
