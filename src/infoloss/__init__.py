@@ -3,9 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 from infoloss import kernels
+from infoloss.batch import denominator
 from infoloss.catalogue import catalogue
 from infoloss.criterion import Criterion
 from infoloss.expression import ExpressionError, parse
+from infoloss.kernels.class_shard import ClassShard
 from infoloss.linear import LinearCriterion, row_statistics_linear
 from infoloss.losses import *  # noqa: F403
 from infoloss.losses import __all__ as _losses
@@ -18,12 +20,14 @@ __version__ = "0.1.0"
 
 # compare is public too, but needs the extra "study": `from infoloss import *` must not.
 __all__ = [
+    "ClassShard",
     "Criterion",
     "ExpressionError",
     "LinearCriterion",
     "Term",
     "__version__",
     "catalogue",
+    "denominator",
     "kernels",
     "parse",
     "row_statistics",

@@ -8,18 +8,23 @@ hard label or a soft target per row, with a *mass* that carries the class weight
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from infoloss.kernels import class_rows
+from infoloss.kernels.class_shard import ClassShard
 from infoloss.visibility import transforms_active, values_visible
 
-__all__ = ["Batch", "class_planes", "make_batch", "place"]
+__all__ = ["Batch", "class_planes", "denominator", "make_batch", "place"]
 
 
-def class_planes(logits: Tensor) -> Tensor:
-    """Logits (C,), (N, C) or (N, C, d1, …) as (N, C, d1·…), without a copy where the layout allows."""
+def class_planes(logits: Tensor, shard: ClassShard | None = None) -> Tensor:
+    """Logits (C,), (N, C) or (N, C, d1, …) as (N, C, d1·…), without a copy where the layout allows.
+
+    A shard may be without classes, all logits may not.
+    """
     if not logits.is_floating_point():
         raise TypeError(f"logits must be floating point, got {logits.dtype}")
     if logits.ndim == 0:
@@ -28,7 +33,7 @@ def class_planes(logits: Tensor) -> Tensor:
         planes = (logits[None] if logits.ndim == 1 else logits)[:, :, None]
     else:
         planes = logits.flatten(2)
-    if planes.shape[1] == 0:
+    if (planes.shape[1] if shard is None else shard.total) == 0:
         raise ValueError(f"logits of shape {tuple(logits.shape)} have no classes")
     return planes
 
@@ -47,6 +52,7 @@ class Batch:
     omega: Tensor | None  # (N,) ω: w_y, or Σ t_c w_c without smoothing; None: 1
     shape: torch.Size  # of the result without a reduction
     dtype: torch.dtype  # of the result
+    shard: ClassShard | None = None  # which classes the columns are; None: all. A hard target means all
 
     @property
     def soft(self) -> bool:
@@ -97,47 +103,67 @@ def make_batch(
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
     sample_weight: Tensor | None = None,
+    shard: ClassShard | None = None,
 ) -> Batch:
     """Check the arguments of a call and bring them to rows.
 
     Raises:
         TypeError: a dtype does not fit.
-        ValueError: a shape or value does not fit.
+        ValueError: a shape or value does not fit, or needs a gradient that a shard cannot give.
         IndexError: a label is out of range (where values may be looked at).
     """
-    z = class_planes(logits)
+    z = class_planes(logits, shard)
+    classes = z.shape[1] if shard is None else shard.total
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     wide = torch.float32 if z.device.type == "mps" else torch.float64
     shape = logits.shape[:0] if logits.ndim == 1 else logits.shape[:1] + logits.shape[2:]
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing must be between 0 and 1, got {label_smoothing}")
-    w = _class_weight(weight, z, dtype)
+    w = None if weight is None else _class_weight(weight, classes, dtype)
+    own = w if w is None or shard is None else w[shard.start : shard.stop]  # (C,) of the columns
+    if shard is not None:
+        _check_constant(weight=weight, target=target)
     s = _per_row(sample_weight, shape, wide)
     given = t = kept = mass = omega = None
     if target is not None and target.is_floating_point():
-        given, kept = _without_ignored(_soft_rows(target, logits, dtype), ignore_index)
-        omega = (given if w is None else given * w).sum(-1, dtype=wide)
-        t, mass = _distribution(given, z, w, label_smoothing, wide)
+        given, kept = _without_ignored(_soft_rows(target, logits, shard, dtype), ignore_index, shard)
+        omega = _total(given if own is None else given * own, shard, wide)
+        t, mass = _distribution(given, z, own, label_smoothing, wide, shard)
         label_smoothing = 0.0
     elif target is not None:
-        given, kept = _in_range(_hard_rows(target, shape), z.shape[1], ignore_index, shape)
+        given, kept = _in_range(_hard_rows(target, shape), classes, ignore_index, shape)
         t = given
         omega = mass = None if w is None else w[given].to(wide)
         if w is not None and label_smoothing > 0:
-            t = torch.nn.functional.one_hot(given, z.shape[1]).to(dtype)
-            t, mass = _distribution(t, z, w, label_smoothing, wide)
+            t, mass = _distribution(_one_hot(given, z, shard, dtype), z, own, label_smoothing, wide, shard)
             label_smoothing = 0.0
-    return Batch(z, given, t, label_smoothing, kept, mass, s, omega, shape, dtype)
+    return Batch(z, given, t, label_smoothing, kept, mass, s, omega, shape, dtype, shard)
 
 
-def _class_weight(weight: Tensor | None, z: Tensor, dtype: torch.dtype) -> Tensor | None:
-    if weight is None:
-        return None
-    if weight.shape != z.shape[1:2]:
+def _check_constant(**tensors: Tensor | None) -> None:
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.requires_grad:
+            raise ValueError(f"over sharded classes {name} cannot be differentiated: pass {name}.detach()")
+
+
+def _total(values: Tensor, shard: ClassShard | None, wide: torch.dtype) -> Tensor:
+    """Σ over all classes of values (N, C) that each rank has for its own, (N,)."""
+    here = values.sum(-1, dtype=wide)
+    return here if shard is None else shard.sum(here)
+
+
+def _class_weight(weight: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
+    if weight.shape != (classes,):
         raise ValueError(
-            f"weight must have shape ({z.shape[1]},), one number a class, got {tuple(weight.shape)}"
+            f"weight must have shape ({classes},), one number a class, got {tuple(weight.shape)}"
         )
     return weight.to(dtype)
+
+
+def _one_hot(y: Tensor, z: Tensor, shard: ClassShard | None, dtype: torch.dtype) -> Tensor:
+    if shard is None:
+        return torch.nn.functional.one_hot(y, z.shape[1]).to(dtype)
+    return (y[:, None] == torch.arange(shard.start, shard.stop, device=y.device)).to(dtype)
 
 
 def _per_row(values: Tensor | None, shape: torch.Size, wide: torch.dtype) -> Tensor | None:
@@ -160,21 +186,23 @@ def _hard_rows(target: Tensor, shape: torch.Size) -> Tensor:
     return target.reshape(-1).long()
 
 
-def _soft_rows(target: Tensor, logits: Tensor, dtype: torch.dtype) -> Tensor:
+def _soft_rows(target: Tensor, logits: Tensor, shard: ClassShard | None, dtype: torch.dtype) -> Tensor:
     if target.shape != logits.shape:
         raise ValueError(
             f"a target of probabilities must have the logits' shape {tuple(logits.shape)}, "
             f"got {tuple(target.shape)}"
         )
-    return class_rows(class_planes(target)).to(dtype)
+    return class_rows(class_planes(target, shard)).to(dtype)
 
 
-def _without_ignored(t: Tensor, ignore_index: int) -> tuple[Tensor, Tensor | None]:
+def _without_ignored(t: Tensor, ignore_index: int, shard: ClassShard | None) -> tuple[Tensor, Tensor | None]:
     """A soft target whose ignored class counts for nothing, as the one-hot form of an ignored label."""
-    if not 0 <= ignore_index < t.shape[-1]:
+    if not 0 <= ignore_index < (t.shape[-1] if shard is None else shard.total):
         return t, None
-    t = torch.cat([t[:, :ignore_index], torch.zeros_like(t[:, :1]), t[:, ignore_index + 1 :]], -1)
-    return t, t.sum(-1) != 0
+    at = ignore_index - (0 if shard is None else shard.start)
+    if 0 <= at < t.shape[-1]:
+        t = torch.cat([t[:, :at], torch.zeros_like(t[:, :1]), t[:, at + 1 :]], -1)
+    return t, _total(t, shard, t.dtype) != 0
 
 
 def _in_range(y: Tensor, classes: int, ignore_index: int, shape: torch.Size) -> tuple[Tensor, Tensor | None]:
@@ -210,13 +238,72 @@ def place(found: Tensor, shape: torch.Size) -> str:
 
 
 def _distribution(
-    t: Tensor, z: Tensor, w: Tensor | None, smoothing: float, wide: torch.dtype
+    t: Tensor,
+    z: Tensor,
+    w: Tensor | None,
+    smoothing: float,
+    wide: torch.dtype,
+    shard: ClassShard | None,
 ) -> tuple[Tensor, Tensor]:
     """A soft target smoothed, reweighted by class and with rows of sum 1, and the mass Σ w_c t_c it had."""
     if smoothing > 0:
         unmasked = (class_rows(z) != -torch.inf).to(t.dtype)
-        t = (1 - smoothing) * t + smoothing * unmasked / unmasked.sum(-1, keepdim=True)
+        t = (1 - smoothing) * t + smoothing * unmasked / _total(unmasked, shard, t.dtype)[:, None]
     if w is not None:
         t = t * w
-    mass = t.sum(-1, dtype=wide)
+    mass = _total(t, shard, wide)
     return t / torch.where(mass == 0, 1, mass).to(t.dtype)[:, None], mass
+
+
+def denominator(
+    target: Tensor,
+    *,
+    ignore_index: int = -100,
+    weight: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    group: Any = None,
+) -> Tensor:
+    """What the mean divides by, Σ s_i ω_i over the rows that count, added up over the ranks of a group.
+
+    Give it as ``denominator`` to the calls whose sum is to be the mean over several batches: add the
+    denominators of the micro-batches, and with ``group`` those of data-parallel ranks. DDP and FSDP
+    average gradients over R ranks: there divide it by R.
+
+    Args:
+        target: class indices of any shape, or probabilities (C,), (N, C) or (N, C, d1, …).
+        ignore_index, weight, sample_weight: as in :meth:`infoloss.Term.__call__`.
+        group: the ranks that have other rows; every one of them makes this call.
+
+    Returns:
+        A 0-d tensor, float64 (float32 on devices that have no float64).
+
+    >>> import torch, infoloss as il
+    >>> loss, logits, target = il.cross_entropy(), torch.randn(6, 3), torch.tensor([0, 1, -100, 2, -100, 1])
+    >>> total = sum(il.denominator(y) for y in target.split(2))
+    >>> parts = [loss(z, y, denominator=total) for z, y in zip(logits.split(2), target.split(2))]
+    >>> torch.testing.assert_close(sum(parts), loss(logits, target))
+    """
+    if target.is_floating_point():
+        batch = make_batch(
+            target, target, weight=weight, ignore_index=ignore_index, sample_weight=sample_weight
+        )
+    else:
+        batch = _labels_only(target, ignore_index, weight, sample_weight)
+    wide = torch.float32 if target.device.type == "mps" else torch.float64
+    total = batch.divisor(torch.ones(len(batch), dtype=wide, device=target.device)).detach()
+    if group is not None:
+        torch.distributed.all_reduce(total, group=group)
+    return total
+
+
+def _labels_only(
+    target: Tensor, ignore_index: int, weight: Tensor | None, sample_weight: Tensor | None
+) -> Batch:
+    """The batch of class indices beside logits that take no memory."""
+    y = target.reshape(-1)
+    if weight is None:  # every label counts alike, whatever its class
+        y, weight = torch.where(y == ignore_index, -100, 0), torch.ones(1, device=y.device)
+        ignore_index = -100
+    s = _per_row(sample_weight, target.shape, torch.float64)
+    planes = torch.zeros((), device=y.device).expand(len(y), len(weight))
+    return make_batch(planes, y, weight=weight, ignore_index=ignore_index, sample_weight=s)

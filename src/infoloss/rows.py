@@ -12,6 +12,8 @@ from torch import Tensor
 
 from infoloss import kernels
 from infoloss.batch import Batch, class_planes, make_batch, place
+from infoloss.kernels import sharded
+from infoloss.kernels.class_shard import ClassShard, located
 from infoloss.statistics import SMOOTHING, STATISTICS, Moments, smoothed
 from infoloss.views import Shifted, View
 from infoloss.visibility import values_visible
@@ -62,19 +64,31 @@ class Rows:
                 self.passes.append(Pass(views, statistic.floor, needs, {}))
         # half types once for all passes, so that their gradients are added before they are rounded
         logits = batch.logits.float() if batch.logits.dtype.itemsize < 4 else batch.logits
-        for one in self.passes:
-            floor = one.floor or 0.0
-            one.moments = kernels.reduce(
+        for one, moments in zip(self.passes, self._moments(logits), strict=True):
+            one.moments = moments
+            if batch.smoothing:
+                one.moments = smoothed(moments, batch.smoothing, one.floor or 0.0)
+
+    def _moments(self, logits: Tensor) -> Iterable[Moments]:
+        """The moments of each pass."""
+        batch = self.batch
+        if batch.shard is not None:
+            requests = [sharded.Request(p.views, frozenset(p.needs), p.floor or 0.0) for p in self.passes]
+            return sharded.reduce(
+                logits, batch.target, requests, batch.shard, kept=batch.kept, coefficients=self.coefficients
+            )
+        return (
+            kernels.reduce(
                 logits,
                 batch.target,
                 one.views,
                 one.needs,
-                floor=floor,
+                floor=one.floor or 0.0,
                 kept=batch.kept,
-                coefficients=coefficients,
+                coefficients=self.coefficients,
             )
-            if batch.smoothing:
-                one.moments = smoothed(one.moments, batch.smoothing, floor)
+            for one in self.passes
+        )
 
     def value(self, views: Views, statistic: Statistic) -> Tensor:
         """The statistic of each row, (N,)."""
@@ -108,7 +122,11 @@ def read(
     coefficients: Mapping[str, Value] | None,
     options: Mapping[str, Any],
 ) -> Rows:
-    """The statistics that ``term`` needs of a batch; ``options`` as in :func:`infoloss.batch.make_batch`.
+    """The statistics that ``term`` needs of a batch.
+
+    Args:
+        term, logits, target, coefficients: as in :meth:`infoloss.Term.__call__`.
+        options: as in :func:`infoloss.batch.make_batch`, and ``group``.
 
     Raises:
         ValueError: a name without a value, a missing target, or a soft one that has no meaning here.
@@ -118,7 +136,12 @@ def read(
     if target is None and term.has_loss:
         raise ValueError(f"{term} reads the target: call it with (logits, target)")
     readings = list(term.readings())
-    batch = make_batch(_masked(logits, readings), target, **options)
+    options = dict(options)
+    axis = 0 if logits.ndim == 1 else 1
+    logits, target, shard = located(
+        logits, target, options.pop("group", None), axis=axis, names=("logits", "target")
+    )
+    batch = make_batch(_masked(logits, readings, shard), target, shard=shard, **options)
     if batch.soft and term.soft == "none":
         names = ", ".join(e.name for e in term.named() if e.soft == "none") or str(term)
         raise ValueError(
@@ -128,11 +151,12 @@ def read(
     return Rows(batch, readings, coefficients)
 
 
-def _masked(logits: Tensor, readings: Iterable[tuple[Views, Statistic]]) -> Tensor:
+def _masked(logits: Tensor, readings: Iterable[tuple[Views, Statistic]], shard: ClassShard | None) -> Tensor:
     """The logits without the classes that some view masks, so that every statistic leaves them out."""
     for view in dict.fromkeys(view for views, _ in readings for view in views):
         gone = view.masked() if isinstance(view, Shifted) else None
         if gone is not None:
+            gone = gone if shard is None else shard.own(gone, "a shift, counts or prior")
             classes = -1 if logits.ndim == 1 else 1
             shape = [len(gone) if axis == classes % logits.ndim else 1 for axis in range(logits.ndim)]
             logits = logits.masked_fill(gone.to(logits.device).reshape(shape), -torch.inf)
@@ -170,9 +194,14 @@ def parts(term: Term, rows: Rows, denominator: Tensor | float | None, count: Ten
 def _accuracy(batch: Batch, count: Tensor | None) -> Tensor:
     if batch.given is None:
         return torch.full((), torch.nan, device=batch.logits.device)
-    label = batch.given if batch.given.ndim == 1 else batch.given.argmax(-1)
-    right = (batch.logits.detach().argmax(1).reshape(-1) == label).to(torch.float64)
+    label = batch.given if batch.given.ndim == 1 else _argmax(batch.given[:, :, None], batch.shard)
+    right = (_argmax(batch.logits, batch.shard) == label).to(torch.float64)
     return replace(batch, mass=None, omega=None, dtype=torch.float32).reduced(right, "mean", count)
+
+
+def _argmax(planes: Tensor, shard: ClassShard | None) -> Tensor:
+    """The class of the largest number of each row, (N,)."""
+    return planes.detach().argmax(1).reshape(-1) if shard is None else sharded.argmax(planes, shard)
 
 
 def log_probabilities(term: Term, logits: Tensor, coefficients: Mapping[str, Value]) -> Tensor:

@@ -11,13 +11,13 @@ float64: centring them at the maximum would make Σ_{j≠y} z_j² of a confident
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["MOMENTS", "SMOOTHING", "STATISTICS", "Definition", "Moments", "smoothed"]
+__all__ = ["MOMENTS", "SMOOTHING", "STATISTICS", "Definition", "Moments", "merged", "recentred", "smoothed"]
 
 Moments = dict[str, Tensor]
 """Moments by name, each of shape (N,), float64 (float32 on devices that have no float64)."""
@@ -38,6 +38,7 @@ MOMENTS: dict[str, str] = {
     "label_entropy": "−Σ t ln t, 0 for hard labels",
     "label_square_sum": "Σ t², 1 for hard labels",
     "label_masked": "whether a class that the target wants is masked",
+    "label_sum": "Σ t over a block of columns: how much of the target lies in it (for merging only)",
 }
 """What a kernel can compute of a row z with hard label y or soft target t."""
 
@@ -141,4 +142,60 @@ def smoothed(m: Moments, epsilon: float, floor: float) -> Moments:
         result["label_entropy"] = -torch.xlogy(label, label) - (n - 1) * torch.xlogy(other, other)
     if "label_square_sum" in m:
         result["label_square_sum"] = label**2 + (n - 1) * other**2
+    return result
+
+
+EXPONENTIAL = ("exp_sum", "exp_square_sum", "label_exp", "label_log_exp")
+
+
+def recentred(part: Moments, maximum: Tensor) -> Moments:
+    """The moments of a block of columns about another centre than the block's own maximum.
+
+    With d = m_block − m: e^u becomes e^d e^u, and Σ u e^u becomes e^d (Σ u e^u + d Σ e^u).
+
+    Args:
+        part: moments of the block; ``exp_sum`` beside ``exp_logit_sum``, ``label_sum`` beside
+            ``label_logit``, and the label's moments summed over the block's columns only.
+        maximum: m, (N,), a constant, at least as large as the block's maximum.
+    """
+    result = {**part, "maximum": maximum}
+    # a block whose classes are all masked has sums of 0, and m_block = −inf would make them nan
+    d = torch.where(part["maximum"] == -torch.inf, 0, part["maximum"] - maximum)
+    factor = torch.exp(d)
+    for name in EXPONENTIAL:
+        if name in part:
+            result[name] = part[name] * (factor**2 if name == "exp_square_sum" else factor)
+    if "exp_logit_sum" in part:
+        result["exp_logit_sum"] = factor * (part["exp_logit_sum"] + d * part["exp_sum"])
+    if "label_logit" in part:
+        result["label_logit"] = part["label_logit"] + d * part["label_sum"]
+    return result
+
+
+def merged(parts: Sequence[Moments]) -> Moments:
+    """The moments of whole rows from those of their blocks of columns, in the columns' order.
+
+    Merging is associative, and a block of masked classes is its identity. A tie of the maximum goes to
+    the first block.
+
+    Args:
+        parts: one or more, with the same moments, as :func:`recentred` needs them.
+
+    >>> import torch
+    >>> blocks = torch.tensor([[0.0, 1.0], [2.0, 3.0]], dtype=torch.float64)
+    >>> tops = blocks.amax(1)
+    >>> sums = (blocks - tops[:, None]).exp().sum(1)
+    >>> whole = merged([{"maximum": m[None], "exp_sum": s[None]} for m, s in zip(tops, sums)])
+    >>> float(STATISTICS["lse"].value(whole) - blocks.logsumexp((0, 1))) < 1e-15
+    True
+    """
+    maximum, first = torch.stack([part["maximum"].detach() for part in parts]).max(0)
+    moved = [recentred(part, maximum) for part in parts]
+    result: Moments = {"maximum": maximum}
+    for name in dict.fromkeys(name for part in parts for name in part if name != "maximum"):
+        values = torch.stack([part[name] for part in moved if name in part])
+        if name == "peak":
+            result[name] = values.gather(0, first[None])[0]
+        else:
+            result[name] = values.any(0) if name == "label_masked" else values.sum(0)
     return result

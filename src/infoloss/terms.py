@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from infoloss.batch import make_batch
+from infoloss.kernels.class_shard import located
 from infoloss.row_blocks import make_row_blocks
 from infoloss.rows import Rows, Value, Views, log_probabilities, parts, read, row_values
 from infoloss.statistics import STATISTICS
@@ -190,6 +191,7 @@ class Term:
         sample_weight: Tensor | None = None,
         denominator: Tensor | float | None = None,
         coefficients: Mapping[str, Value] | None = None,
+        group: Any = None,
     ) -> Tensor:
         """The loss of a batch, as ``F.cross_entropy`` is called.
 
@@ -206,6 +208,9 @@ class Term:
             sample_weight: (N, d1, …) a weight per row.
             denominator: replaces the mean's divisor (gradient accumulation, data parallel).
             coefficients: values of named coefficients, by name.
+            group: the process group over whose ranks the classes are spread (or a
+                :class:`~infoloss.ClassShard` of it). Every rank has its own classes' logits (and soft
+                targets), and all of everything else, and gets the same result; see docs/sharded.md.
 
         Returns:
             A scalar, or (N, d1, …) with ``reduction="none"``; float32, or float64 for float64 logits.
@@ -214,6 +219,7 @@ class Term:
             ValueError: an unbound name, a shape or a value that does not fit, a soft target for a
                 loss that has no meaning for one, a row with every class masked.
             IndexError: a label out of range.
+            RuntimeError: with ``group``, under ``torch.func``, forward-mode AD, or ``create_graph=True``.
         """
         _check_reduction(reduction)
         options = {
@@ -221,6 +227,7 @@ class Term:
             "ignore_index": ignore_index,
             "label_smoothing": label_smoothing,
             "sample_weight": sample_weight,
+            "group": group,
         }
         rows = read(self, logits, target, coefficients, options)
         return rows.batch.reduced(row_values(self, rows), reduction, denominator)
@@ -238,7 +245,8 @@ class Term:
 
         Args:
             logits, target, denominator, coefficients: as in :meth:`__call__`.
-            **options: ``weight``, ``ignore_index``, ``label_smoothing``, ``sample_weight``, likewise.
+            **options: ``weight``, ``ignore_index``, ``label_smoothing``, ``sample_weight``, ``group``,
+                likewise.
 
         Returns:
             A named tuple ``(loss, <entry> …, accuracy)`` of scalars; only ``loss`` carries a gradient.
@@ -872,7 +880,11 @@ def step(x: Any) -> Term:
 
 
 def row_statistics(
-    logits: Tensor, target: Tensor | None = None, *, needs: tuple[str, ...] = ("lse",)
+    logits: Tensor,
+    target: Tensor | None = None,
+    *,
+    needs: tuple[str, ...] = ("lse",),
+    group: Any = None,
 ) -> dict[str, Tensor]:
     """Row statistics of a batch, from one pass over the logits, differentiable.
 
@@ -880,6 +892,7 @@ def row_statistics(
         logits: (C,), (N, C) or (N, C, d1, …).
         target: class indices or probabilities; needed by the ``target_…`` statistics only.
         needs: names of statistics (see :data:`infoloss.statistics.STATISTICS`).
+        group: as in :meth:`Term.__call__`.
 
     Returns:
         For each name a tensor (N, d1, …), float32 or the logits' float64, in nats or logits' units.
@@ -895,6 +908,8 @@ def row_statistics(
     terms = {name: statistic(name) for name in needs}
     if target is None and any(term.has_loss for term in terms.values()):
         raise ValueError(f"{', '.join(needs)} read the target: call row_statistics(logits, target, …)")
-    batch = make_batch(logits, target)
+    axis = 0 if logits.ndim == 1 else 1
+    logits, target, shard = located(logits, target, group, axis=axis, names=("logits", "target"))
+    batch = make_batch(logits, target, shard=shard)
     rows = Rows(batch, [((), term) for term in terms.values()], {})
     return {name: batch.reduced(rows.value((), term), "none") for name, term in terms.items()}

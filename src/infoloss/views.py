@@ -39,6 +39,7 @@ class Vector:
         self.tensor = tensor
         self.values = tuple(tensor.tolist())
         self._elsewhere: dict[torch.device, Tensor] = {}
+        self._parts: dict[tuple[int, int], Vector] = {}
 
     def on(self, device: torch.device) -> Tensor:
         """The numbers on ``device``, copied there once; float64, or float32 where there is none."""
@@ -47,6 +48,12 @@ class Vector:
         if device not in self._elsewhere:
             self._elsewhere[device] = self.tensor.to(device, row_dtype(torch.float32, device))
         return self._elsewhere[device]
+
+    def part(self, start: int, stop: int) -> Vector:
+        """The numbers of some of the classes, cut once; a 0 for no class."""
+        if (start, stop) not in self._parts:
+            self._parts[start, stop] = Vector(self.values[start:stop] or (0.0,))
+        return self._parts[start, stop]
 
     def __len__(self) -> int:
         return len(self.values)

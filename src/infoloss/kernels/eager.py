@@ -21,7 +21,7 @@ __all__ = ["anchored_moments", "class_rows", "reduce", "viewed"]
 
 def class_rows(planes: Tensor) -> Tensor:
     """(B, C, S) as rows (B·S, C), float32 at least."""
-    rows = planes.movedim(1, -1).reshape(-1, planes.shape[1])
+    rows = planes.movedim(1, -1).reshape(planes.shape[0] * planes.shape[2], planes.shape[1])
     return rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
 
 
