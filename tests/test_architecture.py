@@ -21,6 +21,7 @@ MODULES = {
 }
 # the order in which the heart is read: each imports only those before it
 HEART = (
+    "compatibility",
     "visibility",
     "statistics",
     "views",

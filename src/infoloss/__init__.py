@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from infoloss import kernels
+from infoloss import compatibility, kernels  # noqa: F401 - the first import, so that its error is the first
 from infoloss.batch import denominator
 from infoloss.catalogue import catalogue
 from infoloss.criterion import Criterion
