@@ -124,6 +124,15 @@ def test_a_constant_classifier_is_right_as_often_as_its_first_class() -> None:
     assert streamed([(dense, y.reshape(2, 2, 2))])["accuracy"] == 2 / 8
 
 
+def test_a_confidence_at_an_edge_is_in_the_bin_below() -> None:
+    q = torch.tensor([[0.5, 0.5], [0.75, 0.25], [1.0, 0.0], [0.5, 0.5]], dtype=torch.float64)
+    found = StreamingScores(bins=4)
+    found.update(q.log(), torch.tensor([0, 0, 0, 1]))
+    assert found.reliability().count.tolist() == [0, 2, 1, 1]
+    assert found.reliability().confidence.tolist() == [0, 0.5, 0.75, 1]
+    assert found.reliability().accuracy.tolist() == [0, 0.5, 1, 1]
+
+
 def test_masked_classes() -> None:
     z, y = problem(40, 5)
     z[y != 3, 3] = -math.inf
@@ -228,4 +237,6 @@ def test_ranks_add_up(tmp_path: Path) -> None:
     assert answers[0][0] == answers[1][0]
     z = torch.arange(606, dtype=torch.float64).sin().reshape(101, 6)
     y = torch.arange(101) % 5
-    close(eval(answers[0][0]), scores(z.log_softmax(1), y, z.argmax(1)))
+    found = eval(answers[0][0])
+    close(found, scores(z.log_softmax(1), y, z.argmax(1)))
+    assert found["rows"] == 101
