@@ -125,12 +125,12 @@ def test_a_constant_classifier_is_right_as_often_as_its_first_class() -> None:
 
 
 def test_a_confidence_at_an_edge_is_in_the_bin_below() -> None:
-    q = torch.tensor([[0.5, 0.5], [0.75, 0.25], [1.0, 0.0], [0.5, 0.5]], dtype=torch.float64)
+    z = torch.tensor([[0.0, 0.0], [0.0, -math.inf], [0.0, 0.0]], dtype=torch.float64)  # ½, 1, ½
     found = StreamingScores(bins=4)
-    found.update(q.log(), torch.tensor([0, 0, 0, 1]))
-    assert found.reliability().count.tolist() == [0, 2, 1, 1]
-    assert found.reliability().confidence.tolist() == [0, 0.5, 0.75, 1]
-    assert found.reliability().accuracy.tolist() == [0, 0.5, 1, 1]
+    found.update(z, torch.tensor([0, 0, 1]))
+    assert found.reliability().count.tolist() == [0, 2, 0, 1]
+    assert found.reliability().confidence.tolist() == [0, 0.5, 0, 1]
+    assert found.reliability().accuracy.tolist() == [0, 0.5, 0, 1]
 
 
 def test_masked_classes() -> None:
