@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
+import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -258,6 +259,57 @@ def a_bare_group(here: Here) -> None:
 # -- DTensors, denominators, models ---------------------------------------------------------------
 
 
+def a_linear_head(here: Here) -> None:
+    """docs/sharded.md: hidden states that every rank has, this rank's rows of the weight."""
+    found = []
+    for whole in (True, False):
+        generator = torch.Generator().manual_seed(4)
+        hidden = torch.randn(ROWS, 3, dtype=torch.float64, generator=generator).requires_grad_()
+        weight = torch.randn(here.classes, 3, dtype=torch.float64, generator=generator)
+        weight = (weight if whole else weight[here.columns]).requires_grad_()
+        states, group = (hidden, None) if whole else (here.shard.copy(hidden), here.shard)
+        value = (il.min_ent() + il.max_suppression())(states @ weight.T, here.y, group=group)
+        of_hidden, of_weight = torch.autograd.grad(value, (hidden, weight))
+        found.append((of_hidden, of_weight[here.columns] if whole else of_weight))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=1e-12)
+
+
+def fully_sharded(here: Here) -> None:
+    """FSDP: every rank has rows of its own, and gathers the weight; labels may not be merged by mistake."""
+    from torch.distributed.fsdp import fully_shard
+
+    def model() -> Any:
+        torch.manual_seed(5)
+        body = torch.nn.Linear(3, 4, dtype=torch.float64)
+        head = torch.nn.Linear(4, here.classes, dtype=torch.float64)
+        return body, il.LinearCriterion(il.min_ent() + il.z_loss(), head)
+
+    x = torch.tensor(problems.rows(6, 2 * here.world, 3))
+    y = torch.tensor(problems.labels(6, 2 * here.world, here.classes))
+    y[1] = -100
+    body, criterion = model()
+    expected = criterion(body(x), y)
+    expected.backward()
+    ours, sharded = model()
+    fully_shard(ours)
+    fully_shard(sharded)
+    mine = slice(2 * here.rank, 2 * here.rank + 2)
+    total = il.denominator(y[mine], group=dist.group.WORLD) / here.world  # FSDP averages gradients
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        value = sharded(ours(x[mine]), y[mine], denominator=total)
+    value.backward()
+    total_value = value.detach() / here.world
+    dist.all_reduce(total_value)
+    torch.testing.assert_close(total_value, expected.detach(), rtol=1e-12, atol=1e-12)
+    for whole, part in ((body, ours), (criterion, sharded)):
+        for p, q in zip(whole.parameters(), part.parameters(), strict=True):
+            torch.testing.assert_close(q.grad.full_tensor(), p.grad, rtol=1e-12, atol=1e-12)  # type: ignore[attr-defined]
+    sharded.reshard()
+    with pytest.raises(ValueError, match=r"linear_weight is a DTensor .*linear_weight\.full_tensor\(\)"):
+        il.min_ent().linear(torch.zeros(2, 4, dtype=torch.float64), sharded.head.weight, y[:2])
+
+
 def dtensors(here: Here) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import Replicate, Shard, distribute_tensor
@@ -337,8 +389,10 @@ SPECIAL: tuple[Check, ...] = (
     first_order_only,
     wrong_arguments,
     a_bare_group,
+    a_linear_head,
     dtensors,
     denominators,
+    fully_sharded,
     the_example,
 )
 CHECKS: dict[str, Check] = {

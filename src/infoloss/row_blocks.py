@@ -16,6 +16,7 @@ from torch import Tensor
 
 from infoloss.batch import make_batch
 from infoloss.kernels import linear
+from infoloss.kernels.class_shard import refuse_dtensors
 from infoloss.rows import Rows, Value, parts, read, row_values
 from infoloss.views import row_dtype
 
@@ -102,7 +103,8 @@ class RowBlocks:
         def value(term: Term, rows: Rows) -> Tensor:
             return rows.batch.reduced(row_values(term, rows), reduction, divisor)[None]
 
-        return self.total(term, coefficients, value, stand_ins)[0].to(self.head.dtype)
+        one = self.total(term, coefficients, value, stand_ins)
+        return one.sum().to(self.head.dtype)  # not one[0]: FSDP warns of modules that return a view
 
     def parts(self, term: Term, denominator: Value | None, coefficients: Mapping[str, Value]) -> Any:
         """The named tuple of :meth:`infoloss.Term.parts`."""
@@ -202,6 +204,7 @@ def make_row_blocks(
         ValueError: a shape or value does not fit.
         IndexError: a label is out of range (where values may be looked at).
     """
+    refuse_dtensors(hidden=hidden, linear_weight=linear_weight, linear_bias=linear_bias, target=target)
     _check_head(hidden, linear_weight, linear_bias)
     hidden, linear_weight, linear_bias = _autocast(hidden, linear_weight, linear_bias)
     shape, classes = hidden.shape[:-1], len(linear_weight)

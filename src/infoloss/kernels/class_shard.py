@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["ClassShard", "first_order", "located"]
+__all__ = ["ClassShard", "first_order", "located", "refuse_dtensors"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +83,10 @@ class ClassShard:
         return Sum.apply(values, self.group)  # type: ignore[no-any-return, no-untyped-call]
 
     def copy(self, values: Tensor) -> Tensor:
-        """Values that every rank has, for use on its own columns: their gradient is the sum over ranks."""
+        """Values that every rank has, for use on its own columns: their gradient is the sum over ranks.
+
+        Hidden states before this rank's rows of a linear head, for one.
+        """
         return Copy.apply(values, self.group)  # type: ignore[no-any-return, no-untyped-call]
 
     def highest(self, values: Tensor, *, ties: bool) -> tuple[Tensor, Tensor | None]:
@@ -184,6 +187,21 @@ def located(
         _check_replicated(other, axis, names[1])
         other = other.to_local()  # type: ignore[union-attr]
     return local, other, _shard(local, group, axis)
+
+
+def refuse_dtensors(**tensors: Tensor | None) -> None:
+    """For a linear head in blocks, which is whole on every rank.
+
+    Raises:
+        ValueError: one of the tensors, by name, is a DTensor.
+    """
+    for name, tensor in tensors.items():
+        if _is_dtensor(tensor):
+            raise ValueError(
+                f"{name} is a DTensor with placements {tuple(tensor.placements)}: "  # type: ignore[union-attr]
+                f"gather it, {name}.full_tensor(), or wrap what calls the head in FSDP, which does. Where "
+                "every rank has the same rows, compute the logits of its own classes: docs/sharded.md"
+            )
 
 
 def _is_dtensor(tensor: Any) -> bool:

@@ -75,6 +75,8 @@ def reduce(
         raise first_order("forward-mode AD")
     if not requests:
         return []
+    if logits.dtype.itemsize < 4 and any(Normalized in map(type, one.views) for one in requests):
+        logits = logits.float()  # read twice: the two gradients are added before they are rounded
     views = [_local(one.views, logits, shard, kept, coefficients or {}) for one in requests]
     parts = [
         block_moments(logits, target, shard.start, one._replace(views=local), kept, coefficients)
