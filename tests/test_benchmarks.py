@@ -29,3 +29,16 @@ def test_kernels(tmp_path: Path) -> None:
     lines = json.loads(out.read_text())["table"]
     assert len(done.stdout.splitlines()) == 1 + len(lines)
     assert all(0 < line["lower"] <= line["median"] <= line["upper"] for line in lines)
+
+
+@pytest.mark.parametrize("blocks", [[], ["--blocks"]], ids=["peers", "blocks"])
+def test_linear(tmp_path: Path, blocks: list[str]) -> None:
+    pytest.importorskip("numba")
+    out = tmp_path / "linear.json"
+    command = [sys.executable, "-m", "benchmarks.linear", "--small", "--pairs=1", "--processes=1", *blocks]
+    done = subprocess.run([*command, f"--out={out}"], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    assert len(done.stdout.splitlines()) == 1 + len(found["time"]) + len(found["memory"])
+    assert all(0 < line["lower"] <= line["median"] <= line["upper"] for line in found["time"])
+    assert all(line["ratio"] > 0 for line in found["memory"])

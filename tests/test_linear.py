@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import problems
@@ -522,3 +524,14 @@ def test_blocks_cover_every_row_once() -> None:
         assert [i for one in found for i in range(one.start, one.stop)] == list(range(rows))
         assert found
         assert all((one.stop - one.start) * classes <= max(elements, classes) for one in found)
+
+
+def test_the_page() -> None:
+    """The examples of docs/linear.md run, one after the other."""
+    page = (Path(__file__).parent.parent / "docs" / "linear.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(block, names)
+    assert names["values"]["entropy"].shape == (3, 15)
+    assert len(blocks) == 3
