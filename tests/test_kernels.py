@@ -6,82 +6,41 @@ import multiprocessing
 import subprocess
 import sys
 import threading
-from typing import Any
 
 import numpy as np
 import problems
 import pytest
 import torch
+from agreement import agree, as_good_as_eager, problem, value_and_gradient
 from cases import CASES, Case
 from torch import Tensor
 
 import infoloss as il
 
 pytest.importorskip("numba")
-from infoloss.kernels import cpu, fused, threads
+from infoloss.kernels import cpu, fused, host, threads
 
 # A prime number of rows; columns within a block, a block and a bit, and two blocks and a bit.
 SHAPES = [(7, 5), (5, cpu.BLOCK + 3), (3, 2 * cpu.BLOCK + 1)]
 
 
-def value_and_gradient(term: Any, z: Tensor, target: Tensor | None, kernel: str, **options: Any) -> Any:
-    """Row values, and the gradient of their sum with unequal weights."""
-    z = z.clone().requires_grad_()
-    with il.kernels.use(kernel):
-        rows = term(z, target, reduction="none", **options)
-        (rows * torch.linspace(0.5, 1.5, rows.numel(), dtype=rows.dtype).reshape(rows.shape)).sum().backward()
-    return rows.detach(), z.grad
-
-
-def problem(rows: int, classes: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits with a masked class and a confident row, labels with one to ignore, soft targets."""
-    z = torch.tensor(problems.rows(1, rows, classes, spread=3.0), dtype=dtype)
-    y = torch.tensor(problems.labels(2, rows, classes))
-    t = torch.tensor(problems.distributions(3, rows, classes), dtype=dtype)
-    y[0], y[1] = classes - 1, -100
-    z[0, 1], t[0, 1] = -torch.inf, 0
-    z[2, int(y[2])] += 40
-    return z, y, t
-
-
-def agree(case: Case, term: Any, rows: int, classes: int) -> None:
-    z, y, t = problem(rows, classes, torch.float64)
-    targets: list[tuple[Tensor, dict[str, Any]]] = [(y, {}), (y, {"weight": torch.rand(classes) + 0.5})]
-    if case.soft != "none":
-        targets += [(y, {"label_smoothing": 0.1}), (t, {})]
-    for target, options in targets:
-        value, gradient = value_and_gradient(term, z, target, "cpu", **options)
-        expected, expected_gradient = value_and_gradient(term, z, target, "eager", **options)
-        torch.testing.assert_close(value, expected, rtol=1e-11, atol=1e-12)
-        torch.testing.assert_close(gradient, expected_gradient, rtol=1e-9, atol=1e-12)
-
-
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_agrees_with_eager_in_float64(case: Case, shape: tuple[int, int]) -> None:
-    agree(case, case.term(shape[1]), *shape)
+    agree(case, case.term(shape[1]), *shape, "cpu")
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_agrees_with_eager_through_a_scale_and_a_norm(case: Case) -> None:
     for view in (lambda term: term.scaled(0.5), lambda term: term.normalized(0.3)):
-        agree(case, view(case.term(5)), 7, 5)
+        agree(case, view(case.term(5)), 7, 5, "cpu")
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_float32_is_as_good_as_eager(case: Case) -> None:
-    """Within three times eager's own float32 error of the float64 value, and a few ulp of the largest."""
     rows, classes = 11, 1009
     z = torch.tensor(problems.rows(1, rows, classes, spread=3.0), dtype=torch.float32)
-    y = torch.tensor(problems.labels(2, rows, classes))
-    term = case.term(classes)
-    exact = value_and_gradient(term, z.double(), y, "eager")
-    for ours, eager, truth in zip(
-        value_and_gradient(term, z, y, "cpu"), value_and_gradient(term, z, y, "eager"), exact, strict=True
-    ):
-        ulp = torch.finfo(torch.float32).eps * truth.abs().max()
-        error, budget = (ours.double() - truth).abs().max(), (eager.double() - truth).abs().max()
-        assert error <= 3 * budget + 4 * ulp
+    as_good_as_eager(case.term(classes), z, torch.tensor(problems.labels(2, rows, classes)), "cpu")
 
 
 def test_a_learnt_temperature_has_its_gradient() -> None:
@@ -213,6 +172,7 @@ def test_the_exponential() -> None:
     u = np.linspace(-87.0, 0.0, 1_000_003, dtype=np.float32)
     z = np.concatenate([u, np.zeros_like(u)]).reshape(2, -1).T  # rows (u, 0): the maximum is 0
     moments = fused.reduce(
+        host,
         torch.tensor(np.ascontiguousarray(z))[:, :, None],
         torch.zeros(len(u), dtype=torch.int64),
         (),
@@ -221,11 +181,14 @@ def test_the_exponential() -> None:
     error = moments["label_exp"].numpy() / np.exp(u.astype(np.float64)) - 1
     assert np.abs(error).max() < 1e-7
     low = torch.tensor([[-torch.inf, 0.0], [-200.0, 0.0], [torch.nan, 0.0]])[:, :, None]
-    sums = fused.reduce(low, None, (), ("exp_sum",))["exp_sum"]
+    sums = fused.reduce(host, low, None, (), ("exp_sum",))["exp_sum"]
     assert sums[:2].tolist() == [1.0, 1.0]
     assert sums[2].isnan()
 
 
 def test_a_kernel_that_is_not_there() -> None:
-    with pytest.raises(ValueError, match="unknown kernel 'gpus'; known: eager, cpu"), il.kernels.use("gpus"):
+    with (
+        pytest.raises(ValueError, match="unknown kernel 'gpus'; known: eager, cpu, gpu"),
+        il.kernels.use("gpus"),
+    ):
         pass

@@ -62,8 +62,9 @@ class Rows:
                     break
             else:
                 self.passes.append(Pass(views, statistic.floor, needs, {}))
-        # half types once for all passes, so that their gradients are added before they are rounded
-        logits = batch.logits.float() if batch.logits.dtype.itemsize < 4 else batch.logits
+        # half types once for several passes, so that their gradients are added before they are rounded
+        several = len(self.passes) > 1 and batch.logits.dtype.itemsize < 4
+        logits = batch.logits.float() if several else batch.logits
         for one, moments in zip(self.passes, self._moments(logits), strict=True):
             one.moments = moments
             if batch.smoothing:

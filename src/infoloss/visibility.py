@@ -32,10 +32,13 @@ def transforms_active() -> bool:
     return bool(torch._C._are_functorch_transforms_active())
 
 
-def values_visible(*tensors: Tensor | None) -> bool:
-    """Whether the numbers may be looked at: on the CPU, outside compilation and ``torch.func``."""
+def untraced(*tensors: Tensor | None) -> bool:
+    """Whether these are plain tensors that nothing is tracing or transforming."""
     if torch.compiler.is_compiling() or transforms_active():
         return False
-    return all(
-        t is None or (t.device.type == "cpu" and type(t) in (Tensor, torch.nn.Parameter)) for t in tensors
-    )
+    return all(t is None or type(t) in (Tensor, torch.nn.Parameter) for t in tensors)
+
+
+def values_visible(*tensors: Tensor | None) -> bool:
+    """Whether the numbers may be looked at: on the CPU, outside compilation and ``torch.func``."""
+    return untraced(*tensors) and all(t is None or t.device.type == "cpu" for t in tensors)

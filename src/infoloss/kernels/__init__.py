@@ -6,11 +6,13 @@ it never depends on a measurement at run time, so that reruns are bit-identical.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,14 +21,19 @@ from infoloss.kernels import eager
 from infoloss.kernels.eager import class_rows, viewed
 from infoloss.statistics import Moments
 from infoloss.views import View
-from infoloss.visibility import values_visible
+from infoloss.visibility import untraced
+
+if TYPE_CHECKING:
+    from infoloss.kernels.fused import Kernel
 
 __all__ = ["KERNELS", "available", "class_rows", "reduce", "use", "viewed"]
 
 KERNELS = {
     "eager": "plain PyTorch, on every device",
     "cpu": "Numba, float32 and float64 on the CPU (extra: cpu)",
+    "gpu": "Triton, float16 to float64 on a GPU",
 }
+REQUIREMENTS = {"cpu": ("numba", "pip install 'infoloss[cpu]'"), "gpu": ("triton", "pip install triton")}
 SMALLEST = 16384
 """Elements from which the CPU kernel is ahead of eager (set by benchmarks/kernels.py)."""
 
@@ -36,7 +43,7 @@ _forced: ContextVar[str | None] = ContextVar("infoloss_kernel", default=None)
 @cache
 def available(name: str) -> bool:
     """Whether the packages of a kernel are installed."""
-    return name == "eager" or (name == "cpu" and find_spec("numba") is not None)
+    return name == "eager" or (name in REQUIREMENTS and find_spec(REQUIREMENTS[name][0]) is not None)
 
 
 @contextmanager
@@ -54,7 +61,8 @@ def use(name: str) -> Iterator[None]:
     if name not in KERNELS:
         raise ValueError(f"unknown kernel {name!r}; known: {', '.join(KERNELS)}")
     if not available(name):
-        raise ValueError(f"the kernel {name!r} needs numba: pip install 'infoloss[cpu]'")
+        package, command = REQUIREMENTS[name]
+        raise ValueError(f"the kernel {name!r} needs {package}: {command}")
     token = _forced.set(name)
     try:
         yield
@@ -73,23 +81,47 @@ def reduce(
     coefficients: Mapping[str, Tensor | float] | None = None,
 ) -> Moments:
     """The moments of each row, as :func:`infoloss.kernels.eager.reduce`, from the kernel that fits."""
-    if _compiled(logits, target, views):
+    chosen = _chosen(logits, target)
+    if chosen != "eager":
         from infoloss.kernels import fused
 
         if fused.supports(views):
             return fused.reduce(
-                logits, target, views, needs, floor=floor, kept=kept, coefficients=coefficients
+                _compiled(chosen),
+                logits,
+                target,
+                views,
+                needs,
+                floor=floor,
+                kept=kept,
+                coefficients=coefficients,
             )
     return eager.reduce(logits, target, views, needs, floor=floor, kept=kept, coefficients=coefficients)
 
 
-def _compiled(logits: Tensor, target: Tensor | None, views: tuple[View, ...]) -> bool:
-    """Whether a compiled kernel is to do it; higher derivatives and transforms are eager's."""
-    if not values_visible(logits, target) or logits.dtype.itemsize < 4 or len(logits) == 0:
-        return False
-    forced = _forced.get()
-    if forced is None and (logits.numel() < SMALLEST or not available("cpu")):
-        return False
+def _chosen(logits: Tensor, target: Tensor | None) -> str:
+    """The kernel for this work; higher derivatives, transforms and compilation are eager's."""
+    forced, device = _forced.get(), logits.device.type
+    if forced == "eager" or logits.numel() == 0 or not untraced(logits, target):
+        return "eager"
     forward_mode = torch.autograd.forward_ad._current_level >= 0
-    soft_gradient = target is not None and target.requires_grad
-    return forced != "eager" and not forward_mode and not soft_gradient
+    if forward_mode or (target is not None and target.requires_grad):
+        return "eager"
+    if device == "cuda":
+        return "gpu" if forced in (None, "gpu") and available("gpu") else "eager"
+    if device != "cpu":
+        return "eager"
+    if forced == "gpu":
+        return "gpu" if os.environ.get("TRITON_INTERPRET") == "1" else "eager"
+    return "cpu" if forced == "cpu" or (logits.numel() >= SMALLEST and available("cpu")) else "eager"
+
+
+def _compiled(name: str) -> Kernel:
+    """The functions of a kernel, its packages imported on first use."""
+    if name == "gpu":
+        from infoloss.kernels import device
+
+        return device
+    from infoloss.kernels import host
+
+    return host

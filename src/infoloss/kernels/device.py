@@ -1,0 +1,174 @@
+"""Calls of the GPU kernel, :mod:`infoloss.kernels.gpu`: a :class:`~infoloss.kernels.fused.Kernel`.
+
+With ``TRITON_INTERPRET=1`` in the environment before Triton is imported, it runs on the CPU, slowly:
+for tests.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from infoloss.kernels import gpu
+from infoloss.kernels.fused import Inputs
+
+__all__ = ["Plan", "gradient", "moments", "planes"]
+
+COLUMNS = 4096
+"""Columns of a tile at most."""
+ELEMENTS = 4096
+"""Elements of a tile, as many rows as give so many."""
+WARPS = 8
+PROGRAMS = 4
+"""Programs for each multiprocessor below which the columns of a row are shared out."""
+PARTS = 64
+"""Parts of a row at most."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the work on N rows of C columns is cut: a function of sizes and device alone."""
+
+    rows: int  # of a program
+    block: int  # columns of a tile
+    span: int  # columns of a program
+    grid: tuple[int, int]  # programs over rows, over columns
+
+    @property
+    def parts(self) -> int:
+        """Into how many a row is cut."""
+        return self.grid[1]
+
+
+def plan(rows: int, classes: int, multiprocessors: int) -> Plan:
+    """Rows by rows, or where that would leave multiprocessors idle, parts of rows."""
+    block = min(COLUMNS, triton.next_power_of_2(classes))
+    each = max(1, min(ELEMENTS // block, triton.next_power_of_2(rows)))
+    programs = triton.cdiv(rows, each)
+    tiles = triton.cdiv(classes, block)
+    wanted = min(tiles, PARTS, triton.cdiv(PROGRAMS * multiprocessors, programs))
+    span = triton.cdiv(tiles, wanted) * block
+    return Plan(each, block, span, (programs, triton.cdiv(classes, span)))
+
+
+@cache
+def _multiprocessors(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 1
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def planes(logits: Tensor) -> Tensor:
+    """Any layout, any dtype."""
+    return logits
+
+
+def moments(inputs: Inputs) -> tuple[Tensor, Tensor | None]:
+    """One pass; where a view needs each row's maximum first, and the row is cut, one pass more."""
+    z, n = inputs.z, len(inputs)
+    cut = _plan(inputs)
+    packed = z.new_empty((len(inputs.names), n), dtype=torch.float64)
+    peaks = z.new_empty(n, dtype=torch.int32) if "peak" in inputs.names else None
+    given = _given(inputs)
+    if cut.parts == 1:
+        with _on(z.device):
+            gpu.moments[cut.grid](
+                **given, **_sizes(cut), centres=None, out=packed, peaks=peaks, PARTIAL=False
+            )
+        return packed, peaks
+    centres = _centres(inputs) if inputs.viewed else None
+    found = z.new_empty((gpu.PARTS, cut.parts, n), dtype=torch.float64)
+    with _on(z.device):
+        gpu.moments[cut.grid](**given, **_sizes(cut), centres=centres, out=found, peaks=peaks, PARTIAL=True)
+        del given["soft"]  # its sums are among the parts'
+        gpu.merge[(n,)](
+            **given,
+            found=found,
+            centres=centres,
+            out=packed,
+            peaks=peaks,
+            parts=cut.parts,
+            R=1,
+            P=triton.next_power_of_2(cut.parts),
+            num_warps=1,
+        )
+    return packed, peaks
+
+
+def gradient(
+    inputs: Inputs, packed: Tensor, besides: Tensor | None, slope: Tensor, with_scale: bool
+) -> tuple[Tensor, Tensor | None]:
+    """One pass."""
+    z, n = inputs.z, len(inputs)
+    cut = _plan(inputs)
+    g = torch.empty_like(z)
+    on_scale = packed.new_empty((cut.parts, n)) if with_scale else None
+    outer, by_class, inner = g.stride()
+    with _on(z.device):
+        gpu.gradient[cut.grid](
+            **_given(inputs),
+            packed=packed,
+            peaks=besides,
+            slope=slope.contiguous(),
+            g=g,
+            scale_slope=on_scale,
+            outer_stride_g=outer,
+            class_stride_g=by_class,
+            inner_stride_g=inner,
+            **_sizes(cut),
+        )
+    return g, None if on_scale is None else on_scale.sum(0)
+
+
+def _plan(inputs: Inputs) -> Plan:
+    return plan(len(inputs), inputs.z.shape[1], _multiprocessors(inputs.z.device))
+
+
+def _given(inputs: Inputs) -> dict[str, Any]:
+    """The arguments that both kernels share."""
+    z = inputs.z
+    floor = None
+    if "label_log_exp" in inputs.names:
+        floor = torch.full((), inputs.floor, dtype=torch.float64, device=z.device)
+    outer, by_class, inner = z.stride()
+    return {
+        "z": z.detach(),
+        "label": inputs.label,
+        "soft": None if inputs.soft is None else inputs.soft.detach().contiguous(),
+        "kept": inputs.kept,
+        "shift": inputs.shift,
+        "scale": None if inputs.scale is None else inputs.scale.detach().contiguous(),
+        "floor": floor,
+        "rows": len(inputs),
+        "classes": z.shape[1],
+        "inner": z.shape[2],
+        "outer_stride": outer,
+        "class_stride": by_class,
+        "inner_stride": inner,
+        "WHERE": tuple(inputs.names.index(name) if name in inputs.names else -1 for name in gpu.ORDER),
+        "REAL": tl.float64 if z.dtype == torch.float64 else tl.float32,
+    }
+
+
+def _sizes(cut: Plan) -> dict[str, int]:
+    return {"span": cut.span, "R": cut.rows, "BLOCK": cut.block, "num_warps": WARPS}
+
+
+def _centres(inputs: Inputs) -> Tensor:
+    """The largest element of each row that counts, (N,)."""
+    top = inputs.z.detach().amax(1).reshape(-1)
+    if inputs.kept is not None:
+        top = torch.where(inputs.kept, top, 0)
+    return top.masked_fill(top == -torch.inf, 0)
+
+
+def _on(device: torch.device) -> AbstractContextManager[Any]:
+    """Where Triton launches: on PyTorch's current device, which may be another GPU."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

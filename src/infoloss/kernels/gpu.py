@@ -1,0 +1,586 @@
+"""The GPU kernel: moments of rows, and their gradient over the columns, compiled with Triton.
+
+The loops of :mod:`infoloss.kernels.cpu` for a GPU. A program reads a few rows tile by tile, each tile
+centred at its own maximum, and adds the tile's sums to those of the tiles before by the rule that also
+merges partials (:func:`_rescaled`). Where rows are few, several programs share the columns of a row and
+:func:`merge` adds up what they found. :func:`gradient` reads the rows again and writes, for each element,
+
+    e (a + b u + c e) + d + k z   (+ the label's and the maximum's own shares)
+
+Elements are float32 (float64 for float64 logits), whatever they are stored as. Within a tile sums of
+exponentials are float32 without the largest elements, which are counted: beside their ones the others
+would be rounded away. Σz, Σz² and a soft target's sums are float64 from each element on, and so is
+everything that is kept of a row.
+
+A view z' = s(z − c) + v (c the row's maximum) is applied to a tile as it is loaded.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+__all__ = ["ORDER", "PARTS", "gradient", "merge", "moments"]
+
+ORDER = (
+    "maximum",
+    "classes",
+    "exp_sum",
+    "exp_logit_sum",
+    "exp_square_sum",
+    "logit_sum",
+    "logit_square_sum",
+    "label_logit",
+    "label_logit_square",
+    "label_exp",
+    "label_log_exp",
+    "peak",
+    "centre",
+)
+"""Moments by number: WHERE[i] is the row of the packed moments that holds ORDER[i], or −1."""
+PARTS = 14
+"""Numbers that :func:`moments` keeps of a part of a row."""
+
+MAXIMUM = tl.constexpr(0)
+CLASSES = tl.constexpr(1)
+EXP = tl.constexpr(2)
+EXP_LOGIT = tl.constexpr(3)
+EXP_SQUARE = tl.constexpr(4)
+SUM = tl.constexpr(5)
+SQUARE = tl.constexpr(6)
+LABEL = tl.constexpr(7)
+LABEL_SQUARE = tl.constexpr(8)
+LABEL_EXP = tl.constexpr(9)
+LABEL_LOG_EXP = tl.constexpr(10)
+PEAK = tl.constexpr(11)
+CENTRE = tl.constexpr(12)
+
+MASKED = tl.constexpr(float("-inf"))
+BEYOND = tl.constexpr(2**31 - 1)  # no column has this number
+
+
+# -- reading --------------------------------------------------------------------------------------
+
+
+@triton.jit
+def _rows(kept, rows, R: tl.constexpr):
+    """The rows of this program, which of them exist, and which of those count."""
+    n = (tl.program_id(0) * R + tl.arange(0, R)).to(tl.int64)
+    inside = n < rows
+    counted = inside
+    if kept is not None:
+        counted = inside & (tl.load(kept + n, mask=inside, other=0) != 0)
+    return n, inside, counted
+
+
+@triton.jit
+def _starts(of, n, inner, outer_stride, inner_stride):
+    """Where the rows begin: row n = (b, s) of (B, C, S)."""
+    return of + (n // inner) * outer_stride + (n % inner) * inner_stride
+
+
+@triton.jit
+def _tile(starts, counted, column, end, class_stride, REAL: tl.constexpr):
+    """Elements of some columns, zeros in rows that do not count, masked from column ``end`` on."""
+    within = (column < end)[None, :]
+    x = tl.load(
+        starts[:, None] + column.to(tl.int64)[None, :] * class_stride,
+        mask=counted[:, None] & within,
+        other=0.0,
+    ).to(REAL)
+    return tl.where(within, x, MASKED)
+
+
+@triton.jit
+def _viewed(x, column, s, c, shift, classes, REAL: tl.constexpr):
+    """s (x − c) + v; x, s and c of shapes that broadcast, v that of the column."""
+    value = s * (x - c)
+    if shift is not None:
+        value += tl.load(shift + column, mask=column < classes, other=0.0).to(REAL)
+    return tl.where(x == MASKED, MASKED, value)
+
+
+@triton.jit
+def _centre(starts, counted, classes, class_stride, REAL: tl.constexpr, R: tl.constexpr, BLOCK: tl.constexpr):
+    """The largest element of each row, 0 where every class is masked."""
+    c = tl.full((R,), MASKED, REAL)
+    for start in tl.range(0, classes, BLOCK):
+        x = _tile(starts, counted, start + tl.arange(0, BLOCK), classes, class_stride, REAL)
+        c = tl.maximum(c, tl.max(x, 1))
+    return tl.where(c == MASKED, 0.0, c)
+
+
+@triton.jit
+def _label(
+    label,
+    starts,
+    n,
+    inside,
+    counted,
+    class_stride,
+    s,
+    c,
+    shift,
+    classes,
+    VIEWED: tl.constexpr,
+    REAL: tl.constexpr,
+):
+    """The label of each row and its element x_y; −1 and nan where it is out of range."""
+    y = tl.load(label + n, mask=inside, other=0)
+    valid = (y >= 0) & (y < classes)
+    y = tl.where(valid, y, -1)
+    x = tl.load(starts + y * class_stride, mask=counted & valid, other=0.0).to(REAL)
+    if VIEWED:
+        x = _viewed(x, tl.where(valid, y, 0), s, c, shift, classes, REAL)
+    return y, tl.where(valid, x, float("nan"))
+
+
+@triton.jit
+def _get(of, ROW: tl.constexpr, n, inside, rows):
+    """A row of packed numbers, zeros where there is none."""
+    found = tl.zeros(n.shape, tl.float64)
+    if ROW >= 0:
+        found = tl.load(of + tl.full(n.shape, ROW, tl.int64) * rows + n, mask=inside, other=0.0)
+    return found
+
+
+@triton.jit
+def _put(out, ROW: tl.constexpr, n, inside, rows, value):
+    if ROW >= 0:
+        tl.store(out + tl.full(n.shape, ROW, tl.int64) * rows + n, value.to(tl.float64), mask=inside)
+
+
+# -- sums -----------------------------------------------------------------------------------------
+
+
+@triton.jit
+def _rescaled(m, e1, w1, q1, t0, l1, l3, l4, centre):
+    """Sums centred at m, of the same elements centred at ``centre``: what lets parts of a row merge."""
+    d = tl.where(m == MASKED, 0.0, m.to(tl.float64) - centre.to(tl.float64))
+    f = tl.exp(d.to(m.dtype)).to(tl.float64)
+    return f * e1, f * (w1 + d * e1), f * f * q1, l1 + d * t0, f * l3, f * l4
+
+
+@triton.jit
+def _total(value):
+    """The sum of each row of a tile, added up in float64."""
+    return tl.sum(value.to(tl.float64), 1)
+
+
+@triton.jit
+def _finish(
+    out,
+    n,
+    inside,
+    counted,
+    rows,
+    classes,
+    label,
+    starts,
+    class_stride,
+    floor,
+    shift,
+    s,
+    c,
+    a,
+    m,
+    count,
+    e1,
+    w1,
+    q1,
+    s1,
+    s2,
+    l1,
+    l2,
+    l3,
+    l4,
+    wanted,
+    WHERE: tl.constexpr,
+    VIEWED: tl.constexpr,
+    REAL: tl.constexpr,
+):
+    """The moments of whole rows from their sums."""
+    if label is not None:
+        _, x = _label(label, starts, n, inside, counted, class_stride, s, c, shift, classes, VIEWED, REAL)
+        wanted = (x == MASKED).to(tl.int32)
+        l1 = (x - m).to(tl.float64)
+        l2 = (a + x.to(tl.float64)) * (a + x.to(tl.float64))
+        l2 = tl.where(x == MASKED, 0.0, l2)
+        l3 = tl.where(x == MASKED, 0.0, tl.exp(x - m)).to(tl.float64)
+        if WHERE[LABEL_LOG_EXP] >= 0:
+            l4 = (e1 - l3) * _log_floor(floor)
+    _put(out, WHERE[MAXIMUM], n, inside, rows, m)
+    _put(out, WHERE[CLASSES], n, inside, rows, count)
+    _put(out, WHERE[EXP], n, inside, rows, e1)
+    _put(out, WHERE[EXP_LOGIT], n, inside, rows, w1)
+    _put(out, WHERE[EXP_SQUARE], n, inside, rows, q1)
+    _put(out, WHERE[SUM], n, inside, rows, s1)
+    _put(out, WHERE[SQUARE], n, inside, rows, s2)
+    _put(out, WHERE[LABEL], n, inside, rows, tl.where(wanted > 0, MASKED, l1))
+    _put(out, WHERE[LABEL_SQUARE], n, inside, rows, l2)
+    _put(out, WHERE[LABEL_EXP], n, inside, rows, l3)
+    _put(out, WHERE[LABEL_LOG_EXP], n, inside, rows, l4)
+    _put(out, WHERE[PEAK], n, inside, rows, a + m.to(tl.float64))
+    _put(out, WHERE[CENTRE], n, inside, rows, c)
+
+
+@triton.jit
+def _log_floor(floor):
+    """ln of the smallest target probability of a hard label, 0 where there is none."""
+    f = tl.load(floor)
+    return tl.where(f > 0, tl.log(tl.where(f > 0, f, 1.0)), 0.0)
+
+
+# -- kernels --------------------------------------------------------------------------------------
+
+
+@triton.jit
+def moments(
+    z,  # (B, C, S), its strides below
+    label,  # (N,) or None
+    soft,  # (N, C), contiguous, or None
+    kept,  # (N,) or None
+    shift,  # (C,) or None
+    scale,  # (N,) or None
+    centres,  # (N,), where a part of a row cannot know it, or None
+    floor,  # () or None
+    out,  # (K, N); (PARTS, parts, N) where PARTIAL
+    peaks,  # (N,), the columns of the maxima, or None
+    rows,
+    classes,
+    inner,
+    outer_stride,
+    class_stride,
+    inner_stride,
+    span,  # columns of a part
+    WHERE: tl.constexpr,
+    PARTIAL: tl.constexpr,
+    REAL: tl.constexpr,
+    R: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    VIEWED: tl.constexpr = (shift is not None) or (scale is not None)
+    HARD_EXP: tl.constexpr = (label is not None) and WHERE[LABEL_LOG_EXP] >= 0
+    EXPS: tl.constexpr = WHERE[EXP] >= 0 or WHERE[EXP_LOGIT] >= 0 or HARD_EXP
+    n, inside, counted = _rows(kept, rows, R)
+    starts = _starts(z, n, inner, outer_stride, inner_stride)
+    s = tl.full((R,), 1.0, REAL)
+    if scale is not None:
+        s = tl.load(scale + n, mask=inside, other=1.0).to(REAL)
+    c = tl.zeros((R,), REAL)
+    if VIEWED:
+        if centres is not None:
+            c = tl.load(centres + n, mask=inside, other=0.0).to(REAL)
+        else:
+            c = _centre(starts, counted, classes, class_stride, REAL, R, BLOCK)
+    a = s.to(tl.float64) * c.to(tl.float64)
+
+    m = tl.full((R,), MASKED, REAL)
+    peak = tl.zeros((R,), tl.int32)
+    wanted = tl.zeros((R,), tl.int32)
+    count = tl.zeros((R,), tl.float64)
+    e1 = tl.zeros((R,), tl.float64)
+    w1 = tl.zeros((R,), tl.float64)
+    q1 = tl.zeros((R,), tl.float64)
+    s1 = tl.zeros((R,), tl.float64)
+    s2 = tl.zeros((R,), tl.float64)
+    t0 = tl.zeros((R,), tl.float64)
+    l1 = tl.zeros((R,), tl.float64)
+    l2 = tl.zeros((R,), tl.float64)
+    l3 = tl.zeros((R,), tl.float64)
+    l4 = tl.zeros((R,), tl.float64)
+
+    begin = tl.program_id(1) * span
+    end = tl.minimum(begin + span, classes)
+    for start in tl.range(begin, end, BLOCK):
+        column = start + tl.arange(0, BLOCK)
+        x = _tile(starts, counted, column, end, class_stride, REAL)
+        if VIEWED:
+            x = _viewed(x, column[None, :], s[:, None], c[:, None], shift, end, REAL)
+        gone = x == MASKED
+        top = tl.max(x, 1)
+        u = x - tl.where(top == MASKED, 0.0, top)[:, None]
+        e = tl.exp(u)
+        first = u == 0
+        ones = tl.sum(tl.where(first, 1.0, 0.0), 1).to(tl.float64)
+        te = tl.zeros((R,), tl.float64)
+        tw = tl.zeros((R,), tl.float64)
+        tq = tl.zeros((R,), tl.float64)
+        tt = tl.zeros((R,), tl.float64)
+        tl1 = tl.zeros((R,), tl.float64)
+        tl3 = tl.zeros((R,), tl.float64)
+        tl4 = tl.zeros((R,), tl.float64)
+        if EXPS:
+            te = ones + tl.sum(tl.where(first, 0.0, e), 1).to(tl.float64)
+        if WHERE[EXP_LOGIT] >= 0:
+            tw = tl.sum(tl.where(gone, 0.0, u * e), 1).to(tl.float64)
+        if WHERE[EXP_SQUARE] >= 0:
+            tq = ones + tl.sum(tl.where(first, 0.0, e * e), 1).to(tl.float64)
+        if WHERE[CLASSES] >= 0:
+            count += tl.sum(tl.where(gone, 0.0, 1.0), 1).to(tl.float64)
+        if WHERE[SUM] >= 0 or WHERE[SQUARE] >= 0:
+            wide = tl.where(gone, 0.0, a[:, None] + x.to(tl.float64))
+            s1 += tl.sum(wide, 1)
+            s2 += tl.sum(wide * wide, 1)
+        if soft is not None:
+            t = tl.load(
+                soft + n[:, None] * classes + column[None, :],
+                mask=counted[:, None] & (column < end)[None, :],
+                other=0.0,
+            ).to(REAL)
+            wanted = tl.maximum(wanted, tl.max((gone & (t != 0)).to(tl.int32), 1))
+            if WHERE[LABEL_LOG_EXP] >= 0:
+                score = tl.log(tl.maximum(t, tl.load(floor).to(REAL)))
+                tl4 = _total(tl.where(gone, 0.0, score * e))
+            t = tl.where(gone, 0.0, t).to(tl.float64)
+            tt = tl.sum(t, 1)
+            tl1 = tl.sum(tl.where(gone, 0.0, t * u.to(tl.float64)), 1)
+            if WHERE[LABEL_SQUARE] >= 0:
+                wide = tl.where(gone, 0.0, a[:, None] + x.to(tl.float64))
+                l2 += tl.sum(t * wide * wide, 1)
+            if WHERE[LABEL_EXP] >= 0:
+                tl3 = tl.sum(t * e.to(tl.float64), 1)
+        if peaks is not None:
+            at = tl.min(tl.where(x == top[:, None], column[None, :], BEYOND), 1)
+            peak = tl.where(top > m, at, peak)  # not ≥: of ties the lowest index
+        new = tl.maximum(m, top)
+        centre = tl.where(new == MASKED, 0.0, new)
+        e1, w1, q1, l1, l3, l4 = _rescaled(m, e1, w1, q1, t0, l1, l3, l4, centre)
+        te, tw, tq, tl1, tl3, tl4 = _rescaled(top, te, tw, tq, tt, tl1, tl3, tl4, centre)
+        m = new
+        e1 += te
+        w1 += tw
+        q1 += tq
+        t0 += tt
+        l1 += tl1
+        l3 += tl3
+        l4 += tl4
+
+    if PARTIAL:
+        parts = tl.num_programs(1)
+        at = out + tl.program_id(1).to(tl.int64) * rows
+        each = parts.to(tl.int64) * rows
+        _put(at, 0, n, inside, each, m)
+        _put(at, 1, n, inside, each, count)
+        _put(at, 2, n, inside, each, e1)
+        _put(at, 3, n, inside, each, w1)
+        _put(at, 4, n, inside, each, q1)
+        _put(at, 5, n, inside, each, s1)
+        _put(at, 6, n, inside, each, s2)
+        _put(at, 7, n, inside, each, t0)
+        _put(at, 8, n, inside, each, l1)
+        _put(at, 9, n, inside, each, l2)
+        _put(at, 10, n, inside, each, l3)
+        _put(at, 11, n, inside, each, l4)
+        _put(at, 12, n, inside, each, wanted)
+        _put(at, 13, n, inside, each, peak)
+    else:
+        if peaks is not None:
+            tl.store(peaks + n, peak, mask=inside)
+        _finish(
+            out, n, inside, counted, rows, classes, label, starts, class_stride, floor, shift, s, c, a,
+            m, count, e1, w1, q1, s1, s2, l1, l2, l3, l4, wanted, WHERE, VIEWED, REAL,
+        )  # fmt: skip
+
+
+@triton.jit
+def _parts(of, number: tl.constexpr, n, part, parts, inside, rows, other):
+    """One number of all parts of each row, (R, P)."""
+    at = of + number * parts.to(tl.int64) * rows + part.to(tl.int64)[None, :] * rows + n[:, None]
+    return tl.load(at, mask=inside[:, None] & (part < parts)[None, :], other=other)
+
+
+@triton.jit
+def merge(
+    found,  # (PARTS, parts, N)
+    z,
+    label,
+    kept,
+    shift,
+    scale,
+    centres,
+    floor,
+    out,  # (K, N)
+    peaks,
+    rows,
+    classes,
+    inner,
+    outer_stride,
+    class_stride,
+    inner_stride,
+    parts,
+    WHERE: tl.constexpr,
+    REAL: tl.constexpr,
+    R: tl.constexpr,
+    P: tl.constexpr,
+):
+    """The moments of rows from those of their parts, as :func:`moments` leaves them where PARTIAL."""
+    VIEWED: tl.constexpr = (shift is not None) or (scale is not None)
+    n, inside, counted = _rows(kept, rows, R)
+    starts = _starts(z, n, inner, outer_stride, inner_stride)
+    s = tl.full((R,), 1.0, REAL)
+    if scale is not None:
+        s = tl.load(scale + n, mask=inside, other=1.0).to(REAL)
+    c = tl.zeros((R,), REAL)
+    if VIEWED:
+        c = tl.load(centres + n, mask=inside, other=0.0).to(REAL)
+    a = s.to(tl.float64) * c.to(tl.float64)
+
+    part = tl.arange(0, P)
+    m = _parts(found, 0, n, part, parts, inside, rows, MASKED)
+    count = tl.sum(_parts(found, 1, n, part, parts, inside, rows, 0.0), 1)
+    e1 = _parts(found, 2, n, part, parts, inside, rows, 0.0)
+    w1 = _parts(found, 3, n, part, parts, inside, rows, 0.0)
+    q1 = _parts(found, 4, n, part, parts, inside, rows, 0.0)
+    s1 = tl.sum(_parts(found, 5, n, part, parts, inside, rows, 0.0), 1)
+    s2 = tl.sum(_parts(found, 6, n, part, parts, inside, rows, 0.0), 1)
+    t0 = _parts(found, 7, n, part, parts, inside, rows, 0.0)
+    l1 = _parts(found, 8, n, part, parts, inside, rows, 0.0)
+    l2 = tl.sum(_parts(found, 9, n, part, parts, inside, rows, 0.0), 1)
+    l3 = _parts(found, 10, n, part, parts, inside, rows, 0.0)
+    l4 = _parts(found, 11, n, part, parts, inside, rows, 0.0)
+    wanted = tl.max(_parts(found, 12, n, part, parts, inside, rows, 0.0), 1).to(tl.int32)
+    top = tl.max(m, 1)
+    if peaks is not None:
+        at = _parts(found, 13, n, part, parts, inside, rows, 0.0).to(tl.int32)
+        tl.store(peaks + n, tl.min(tl.where(m == top[:, None], at, BEYOND), 1), mask=inside)
+    centre = tl.where(top == MASKED, 0.0, top)
+    e1, w1, q1, l1, l3, l4 = _rescaled(m, e1, w1, q1, t0, l1, l3, l4, centre[:, None])
+    _finish(
+        out, n, inside, counted, rows, classes, label, starts, class_stride, floor, shift, s, c, a,
+        top.to(REAL), count, tl.sum(e1, 1), tl.sum(w1, 1), tl.sum(q1, 1), s1, s2, tl.sum(l1, 1), l2,
+        tl.sum(l3, 1), tl.sum(l4, 1), wanted, WHERE, VIEWED, REAL,
+    )  # fmt: skip
+
+
+@triton.jit
+def gradient(
+    z,
+    label,
+    soft,
+    kept,
+    shift,
+    scale,
+    floor,
+    packed,  # (K, N), what :func:`moments` gave
+    peaks,
+    slope,  # (K, N), the derivatives in the moments
+    g,  # (B, C, S), its strides below
+    scale_slope,  # (parts, N), or None
+    rows,
+    classes,
+    inner,
+    outer_stride,
+    class_stride,
+    inner_stride,
+    outer_stride_g,
+    class_stride_g,
+    inner_stride_g,
+    span,
+    WHERE: tl.constexpr,
+    REAL: tl.constexpr,
+    R: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The gradient in the logits, and in the scale what each part of a row has to say."""
+    VIEWED: tl.constexpr = (shift is not None) or (scale is not None)
+    LOG_FLOOR: tl.constexpr = (label is not None) and WHERE[LABEL_LOG_EXP] >= 0
+    POWERS: tl.constexpr = WHERE[SUM] >= 0 or WHERE[SQUARE] >= 0
+    n, inside, counted = _rows(kept, rows, R)
+    starts = _starts(z, n, inner, outer_stride, inner_stride)
+    goals = _starts(g, n, inner, outer_stride_g, inner_stride_g)
+    s = tl.full((R,), 1.0, REAL)
+    if scale is not None:
+        s = tl.load(scale + n, mask=inside, other=1.0).to(REAL)
+    c = tl.zeros((R,), REAL)
+    if VIEWED:
+        c = _get(packed, WHERE[CENTRE], n, inside, rows).to(REAL)
+    a = s.to(tl.float64) * c.to(tl.float64)
+    m = _get(packed, WHERE[MAXIMUM], n, inside, rows).to(REAL)
+    middle = tl.where(m == MASKED, 0.0, m)
+    written = counted & (m != MASKED)
+
+    b1 = _get(slope, WHERE[EXP_LOGIT], n, inside, rows)
+    b0 = _get(slope, WHERE[EXP], n, inside, rows) + b1
+    b2 = 2 * _get(slope, WHERE[EXP_SQUARE], n, inside, rows)
+    d = _get(slope, WHERE[SUM], n, inside, rows)
+    k = 2 * _get(slope, WHERE[SQUARE], n, inside, rows)
+    on_label = _get(slope, WHERE[LABEL], n, inside, rows)
+    on_square = 2 * _get(slope, WHERE[LABEL_SQUARE], n, inside, rows)
+    on_exp = _get(slope, WHERE[LABEL_EXP], n, inside, rows)
+    on_log_exp = _get(slope, WHERE[LABEL_LOG_EXP], n, inside, rows)
+    on_peak = _get(slope, WHERE[PEAK], n, inside, rows)
+    if LOG_FLOOR:
+        b0 += on_log_exp * _log_floor(floor)
+        on_exp -= on_log_exp * _log_floor(floor)
+    through = tl.zeros((R,), tl.float64)
+    anchor = on_peak
+    own = tl.zeros((R,), tl.float64)
+    y = tl.full((R,), -1, tl.int64)
+    if label is not None:
+        # q_y − 1 cancels: the label's entry in one float64 expression
+        y, x_y = _label(label, starts, n, inside, counted, class_stride, s, c, shift, classes, VIEWED, REAL)
+        e_y = tl.exp(x_y - middle).to(tl.float64)
+        u_y = (x_y - middle).to(tl.float64)
+        z_y = a + x_y.to(tl.float64)
+        own = e_y * (b0 + b1 * u_y + b2 * e_y + on_exp) + d + k * z_y + on_label + on_square * z_y
+        own = tl.where(x_y == MASKED, 0.0, own)
+        anchor += tl.where(x_y == MASKED, 0.0, on_square * z_y)
+    anchor = tl.where(tl.program_id(1) == 0, anchor, 0.0)
+    if peaks is not None:
+        peak = tl.load(peaks + n, mask=inside, other=-1)
+
+    begin = tl.program_id(1) * span
+    end = tl.minimum(begin + span, classes)
+    for start in tl.range(begin, end, BLOCK):
+        column = start + tl.arange(0, BLOCK)
+        before = _tile(starts, counted, column, end, class_stride, REAL)
+        x = before
+        if VIEWED:
+            x = _viewed(x, column[None, :], s[:, None], c[:, None], shift, end, REAL)
+        gone = x == MASKED
+        u = x - middle[:, None]
+        e = tl.exp(u)
+        factor = tl.broadcast_to(b0.to(REAL)[:, None], (R, BLOCK))
+        if WHERE[EXP_LOGIT] >= 0:
+            factor += b1.to(REAL)[:, None] * u
+        if WHERE[EXP_SQUARE] >= 0:
+            factor += b2.to(REAL)[:, None] * e
+        value = e * factor
+        if POWERS:
+            value += d.to(REAL)[:, None] + k.to(REAL)[:, None] * (a.to(REAL)[:, None] + x)
+        if soft is not None:
+            t = tl.load(
+                soft + n[:, None] * classes + column[None, :],
+                mask=counted[:, None] & (column < end)[None, :],
+                other=0.0,
+            ).to(REAL)
+            value += t * (on_label.to(REAL)[:, None] + on_exp.to(REAL)[:, None] * e)
+            if WHERE[LABEL_SQUARE] >= 0:
+                wide = tl.where(gone, 0.0, a[:, None] + x.to(tl.float64))
+                pull = t.to(tl.float64) * on_square[:, None] * wide
+                value += pull.to(REAL)
+                if scale_slope is not None:
+                    anchor += tl.sum(pull, 1)
+            if WHERE[LABEL_LOG_EXP] >= 0:
+                score = tl.log(tl.maximum(t, tl.load(floor).to(REAL)))
+                value += on_log_exp.to(REAL)[:, None] * score * e
+        value = tl.where(gone, 0.0, value)
+        if label is not None:
+            value = tl.where(column[None, :] == y[:, None], own.to(REAL)[:, None], value)
+        if peaks is not None:
+            value += tl.where(column[None, :] == peak[:, None], on_peak.to(REAL)[:, None], 0.0)
+        if scale_slope is not None:
+            through += _total(value * tl.where(before == MASKED, 0.0, before - c[:, None]))
+            if POWERS:
+                wide = d[:, None] + k[:, None] * (a[:, None] + x.to(tl.float64))
+                anchor += tl.sum(tl.where(gone, 0.0, wide), 1)
+        value = tl.where(written[:, None], value * s[:, None], 0.0)
+        tl.store(
+            goals[:, None] + column.to(tl.int64)[None, :] * class_stride_g,
+            value.to(g.dtype.element_ty),
+            mask=inside[:, None] & (column < end)[None, :],
+        )
+    if scale_slope is not None:
+        total = tl.where(written, through + anchor * c.to(tl.float64), 0.0)
+        tl.store(scale_slope + tl.program_id(1).to(tl.int64) * rows + n, total, mask=inside)

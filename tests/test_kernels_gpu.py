@@ -1,0 +1,237 @@
+"""The GPU kernel: interpreted on the CPU, compiled for GPUs that need not be there, run on one that is."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from agreement import agree, as_good_as_eager, problem, value_and_gradient
+from cases import CASES, FIRST
+from hypothesis import given
+from hypothesis import strategies as st
+
+import infoloss as il
+
+pytest.importorskip("triton")
+import triton
+from triton.backends.compiler import GPUTarget
+
+from infoloss import kernels
+from infoloss.kernels import device, fused, gpu
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_under_the_interpreter() -> None:
+    """In a process of its own: Triton reads the environment when it is imported."""
+    file = Path(__file__).with_name("interpreted_gpu_kernel.py")
+    # NumPy says what IEEE arithmetic does silently: 0·inf is nan
+    command = [sys.executable, "-m", "pytest", str(file), "-q", "-x", "-W", "ignore::RuntimeWarning"]
+    command += ["-p", "no:cacheprovider"]
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+@given(st.integers(1, 10**7), st.integers(1, 10**6), st.integers(1, 200))
+def test_a_plan_covers_every_element_once(rows: int, classes: int, multiprocessors: int) -> None:
+    plan = device.plan(rows, classes, multiprocessors)
+    assert (plan.grid[0] - 1) * plan.rows < rows <= plan.grid[0] * plan.rows
+    assert (plan.parts - 1) * plan.span < classes <= plan.parts * plan.span
+    assert plan.span % plan.block == 0
+    assert plan.rows * plan.block <= device.ELEMENTS
+    assert plan.parts <= device.PARTS
+
+
+def test_few_long_rows_are_cut_and_many_are_not() -> None:
+    assert device.plan(8192, 128256, 132).parts == 1
+    assert device.plan(4, 128256, 132).parts == 32  # each of its tiles
+    assert device.plan(1, 10**7, 132).parts <= device.PARTS
+
+
+# -- compiled for a GPU that need not be there ----------------------------------------------------
+
+
+class Hopper:
+    """What Triton's launcher asks a driver, of a GPU that is not there."""
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", 90, 32)
+
+
+class Compiled:
+    """A kernel whose launches end when it has been compiled."""
+
+    def __init__(self, kernel: Any) -> None:
+        self.kernel = kernel
+        self.made: list[str] = []
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        def launch(**given: Any) -> None:
+            self.made.append(self.kernel.warmup(grid=grid, **given).asm["ptx"])
+
+        return launch
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Compiled]:
+    """Every launch compiles for a GPU with 132 multiprocessors, anew, and leaves the results as they are."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(triton.runtime.driver, "_active", Hopper())
+    monkeypatch.setattr(device, "_multiprocessors", lambda _: 132)
+    kernels = {name: Compiled(getattr(gpu, name)) for name in ("moments", "merge", "gradient")}
+    for name, kernel in kernels.items():
+        monkeypatch.setattr(gpu, name, kernel)
+    return kernels
+
+
+EVERY = ("exp_sum", "exp_logit_sum", "exp_square_sum", "logit_sum", "logit_square_sum", "classes", "peak")
+LABEL = ("label_logit", "label_logit_square", "label_exp", "label_log_exp")
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "kind"),
+    [
+        ((512, 1000), torch.float32, "soft"),
+        ((512, 128256), torch.bfloat16, "hard"),
+        ((2, 128256), torch.bfloat16, "hard"),
+        ((2, 128256), torch.float16, "soft"),
+        ((3, 5), torch.float64, "hard"),
+        ((1, 1), torch.float32, "hard"),  # Triton makes constants of arguments that are 1
+    ],
+    ids=str,
+)
+def test_compiles(
+    shape: tuple[int, int], dtype: torch.dtype, kind: str, compiled: dict[str, Compiled]
+) -> None:
+    """Every moment, bare and through a scale that has a gradient and a shift, with rows to ignore."""
+    rows, classes = shape
+    z = torch.zeros(rows, classes, 1, dtype=dtype).requires_grad_()
+    target = torch.zeros(rows, dtype=torch.int64) if kind == "hard" else torch.zeros(rows, classes)
+    factor = torch.ones(rows, dtype=torch.float64).requires_grad_()
+    viewed = il.cross_entropy().scaled(factor).shifted([1.0] * classes)
+    (views, _), *_ = viewed.readings()
+    for through in ((), views):
+        kept = torch.ones(rows, dtype=torch.bool)
+        moments = fused.reduce(device, z, target, through, EVERY + LABEL, floor=1e-3, kept=kept)
+        torch.stack([moment for moment in moments.values() if moment.requires_grad]).sum().backward()
+    assert len(compiled["moments"].made) == len(compiled["gradient"].made) == 2
+    assert len(compiled["merge"].made) == (2 if device.plan(rows, classes, 132).parts > 1 else 0)
+
+
+def test_bfloat16_rows_move_16_bytes_at_a_time(compiled: dict[str, Compiled]) -> None:
+    z = torch.zeros(512, 128256, 1, dtype=torch.bfloat16).requires_grad_()
+    moments = fused.reduce(device, z, torch.zeros(512, dtype=torch.int64), (), ("exp_sum", "label_logit"))
+    moments["exp_sum"].sum().backward()
+    assert "ld.global.v4.b32" in compiled["moments"].made[0]
+    assert "st.global.v4.b32" in compiled["gradient"].made[0]
+
+
+# -- on a GPU -------------------------------------------------------------------------------------
+
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.gpu
+@on_gpu
+@pytest.mark.parametrize("shape", [(257, 10), (67, 1000), (2, 128256)], ids=str)
+def test_agrees_with_eager_on_a_gpu(shape: tuple[int, int]) -> None:
+    for case in FIRST:
+        agree(case, case.term(shape[1]), *shape, "gpu", "cuda")
+        agree(case, case.term(shape[1]).scaled(0.5), *shape, "gpu", "cuda")
+
+
+@pytest.mark.gpu
+@on_gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("shape", [(4099, 10), (517, 1000), (37, 128256), (2, 262144)], ids=str)
+def test_smaller_types_are_as_good_as_eager_on_a_gpu(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    rows, classes = shape
+    z = (3 * torch.randn(rows, classes, generator=torch.Generator().manual_seed(0))).to("cuda", dtype)
+    y = torch.arange(rows, device="cuda") * 7 % classes
+    for case in CASES:
+        as_good_as_eager(case.term(classes), z, y, "gpu")
+
+
+@pytest.mark.gpu
+@on_gpu
+def test_dense_logits_and_a_learnt_temperature_on_a_gpu() -> None:
+    z, y, _ = problem(64, 21, torch.float64)
+    dense, labels = z.reshape(4, 4, 4, 21).movedim(3, 1).cuda(), y.reshape(4, 4, 4).cuda()
+    temperature = torch.tensor(0.7, dtype=torch.float64, device="cuda").requires_grad_()
+    term = (il.squentropy() + il.entropy() + il.max_suppression()).scaled(temperature)
+    found = []
+    for kernel in ("gpu", "eager"):
+        temperature.grad = None
+        found.append((*value_and_gradient(term, dense, labels, kernel), temperature.grad))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.gpu
+@on_gpu
+def test_reruns_are_bit_identical_and_the_choice_is_automatic() -> None:
+    z = torch.randn(33, 32000, device="cuda", dtype=torch.bfloat16)
+    y = torch.arange(33, device="cuda")
+    first, second = (value_and_gradient(il.min_ent(), z, y, "gpu") for _ in range(2))
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+    assert kernels._chosen(z, y) == "gpu"
+
+
+@pytest.mark.gpu
+@on_gpu
+def test_nothing_waits_for_the_gpu() -> None:
+    z = torch.randn(33, 1000, device="cuda", requires_grad=True)
+    y = torch.arange(33, device="cuda")
+    term = il.min_ent()
+    term(z, y).backward()  # compiled now
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        term(z, y).backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_the_benchmark_says_what_it_needs() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU: the benchmark would run for minutes")
+    command = [sys.executable, "-m", "benchmarks.gpu", "--rows=4", "--classes=10", "--dtype=float32"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert "needs a GPU" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = subprocess.run(
+        [*command, "--dtype=int8"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 2
+    assert "bfloat16" in done.stderr
+
+
+@pytest.mark.gpu
+@on_gpu
+def test_the_benchmark_on_a_gpu(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    command = [sys.executable, "-m", "benchmarks.gpu", "--rows=64", "--classes=1000", "--features=32"]
+    command += ["--pairs=2", f"--out={out}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())
+    for line in (*result["bandwidth"], *result["logits"], *result["hidden"]):
+        assert 0 < line["lower"] <= line["median"] <= line["upper"]
