@@ -101,11 +101,11 @@ def reduce(
 
 def _chosen(logits: Tensor, target: Tensor | None) -> str:
     """The kernel for this work; higher derivatives, transforms and compilation are eager's."""
-    forced, device = _forced.get(), logits.device.type
-    if forced == "eager" or logits.numel() == 0 or not untraced(logits, target):
+    if not untraced(logits, target) or logits.numel() == 0:  # first: PyTorch cannot trace what follows
         return "eager"
+    forced, device = _forced.get(), logits.device.type
     forward_mode = torch.autograd.forward_ad._current_level >= 0
-    if forward_mode or (target is not None and target.requires_grad):
+    if forced == "eager" or forward_mode or (target is not None and target.requires_grad):
         return "eager"
     if device == "cuda":
         return "gpu" if forced in (None, "gpu") and available("gpu") else "eager"
