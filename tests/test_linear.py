@@ -323,6 +323,50 @@ def test_precision(dtype: torch.dtype, reduction: str) -> None:
         assert error <= 3 * budget + torch.finfo(ours.dtype).eps * truth.abs().max()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_products_with_sums_in_float32(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU does, with a product that stands for the GPU's: a float16 gradient must not underflow."""
+    product = torch.mm
+
+    def mm(
+        a: Tensor, b: Tensor, *, out_dtype: torch.dtype | None = None, out: Tensor | None = None
+    ) -> Tensor:
+        assert a.dtype == b.dtype
+        result = product(a.to(out_dtype), b.to(out_dtype)) if out_dtype else product(a, b)
+        return result if out is None else out.copy_(result)
+
+    half = tuple(t.detach().to(dtype).requires_grad_() for t in head())
+    exact = tuple(t.detach().double().requires_grad_() for t in half)
+    tiny = {"denominator": 1e7}  # gradients of 1e-8: below the smallest float16, before a loss scale of 1e7
+    value = il.min_ent()(F.linear(*exact), labels(), **tiny)
+    with monkeypatch.context() as patch:
+        patch.setattr(linear.Head, "half_products", True)
+        patch.setattr(torch, "mm", mm)
+        ours = il.min_ent().linear(half[0], half[1], labels(), linear_bias=half[2], **tiny)
+        found = torch.autograd.grad(1e7 * ours, half)
+    torch.testing.assert_close(ours.double(), value, rtol=1e-5, atol=0.0)
+    for one, other in zip(found, torch.autograd.grad(1e7 * value, exact), strict=True):
+        error = (one.double() - other).abs().max()
+        assert error <= 2 * torch.finfo(dtype).eps * other.abs().max()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_on_a_gpu(dtype: torch.dtype, reduction: str) -> None:
+    h, w, b = exact = tuple(t.detach().to(dtype).double().requires_grad_() for t in head())
+    on = tuple(t.detach().to("cuda", dtype).requires_grad_() for t in exact)
+    ours = il.min_ent().linear(on[0], on[1], labels().cuda(), linear_bias=on[2], reduction=reduction)
+    value = il.min_ent()(F.linear(h, w, b), labels(), reduction=reduction)
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(ours.double().cpu(), value, rtol=1e-5 if eps > 1e-6 else 1e-10, atol=1e-6)
+    for one, other in zip(
+        torch.autograd.grad(ours.sum(), on), torch.autograd.grad(value.sum(), exact), strict=True
+    ):
+        assert (one.double().cpu() - other).abs().max() <= 4 * eps * other.abs().max()
+
+
 def test_autocast() -> None:
     h, w, b = (t.detach().float().requires_grad_() for t in head())
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -103,10 +103,12 @@ class Head:
             gradient.addmm_(g.T, h.to(g.dtype))
 
 
-def _narrow(g: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """g times a power of two, in a half type without underflow, and that power."""
-    largest = g.abs().amax().clamp(min=torch.finfo(g.dtype).tiny)
-    factor = torch.exp2(torch.floor(-torch.log2(largest)).clamp(max=100))
+def _narrow(g: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | float]:
+    """g times a power of two, in a half type, and that power, which keeps float16 from underflow."""
+    if dtype == torch.bfloat16:
+        return g.to(dtype), 1.0
+    largest = g.abs().amax(-1).nan_to_num(0.0, 0.0).amax()  # a broken row is not to break the others
+    factor = torch.exp2(torch.floor(-torch.log2(largest.clamp(min=1e-30))))
     return (g * factor).to(dtype), factor
 
 
