@@ -332,7 +332,7 @@ def moments(
             if WHERE[LABEL_LOG_EXP] >= 0:
                 score = tl.log(tl.maximum(t, tl.load(floor).to(REAL)))
                 tl4 = _total(tl.where(gone, 0.0, score * e))
-            t = tl.where(gone, 0.0, t).to(tl.float64)
+            t = t.to(tl.float64)  # one that wants a masked class only has to say so
             tt = tl.sum(t, 1)
             tl1 = tl.sum(tl.where(gone, 0.0, t * u.to(tl.float64)), 1)
             if WHERE[LABEL_SQUARE] >= 0:
