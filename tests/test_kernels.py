@@ -18,10 +18,11 @@ from torch import Tensor
 import infoloss as il
 
 pytest.importorskip("numba")
-from infoloss.kernels import cpu, fused, host, threads
+from infoloss.kernels import fused, host, threads
+from infoloss.kernels.cpu import rows
 
 # A prime number of rows; columns within a block, a block and a bit, and two blocks and a bit.
-SHAPES = [(7, 5), (5, cpu.BLOCK + 3), (3, 2 * cpu.BLOCK + 1)]
+SHAPES = [(7, 5), (5, rows.BLOCK + 3), (3, 2 * rows.BLOCK + 1)]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -45,7 +46,7 @@ def test_float32_is_as_good_as_eager(case: Case) -> None:
 
 def test_a_learnt_temperature_has_its_gradient() -> None:
     z, y, _ = problem(7, 5, torch.float64)
-    for classes in (5, cpu.BLOCK + 3):
+    for classes in (5, rows.BLOCK + 3):
         z, y, _ = problem(7, classes, torch.float64)
         found = []
         for kernel in ("cpu", "eager"):

@@ -19,7 +19,7 @@ from torch import Tensor
 from infoloss.kernels import gpu
 from infoloss.kernels.fused import Inputs
 
-__all__ = ["Plan", "gradient", "moments", "planes"]
+__all__ = ["NORMS", "Plan", "gradient", "moments", "planes"]
 
 COLUMNS = 4096
 """Columns of a tile at most."""
@@ -63,6 +63,10 @@ def _multiprocessors(device: torch.device) -> int:
     if device.type != "cuda":
         return 1
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+NORMS = False
+"""A norm is found by a pass of its own."""
 
 
 def planes(logits: Tensor) -> Tensor:
@@ -153,6 +157,7 @@ def _given(inputs: Inputs) -> dict[str, Any]:
         "class_stride": by_class,
         "inner_stride": inner,
         "WHERE": tuple(inputs.names.index(name) if name in inputs.names else -1 for name in gpu.ORDER),
+        "CAP": float(inputs.cap),
         "REAL": tl.float64 if z.dtype == torch.float64 else tl.float32,
     }
 
@@ -164,6 +169,8 @@ def _sizes(cut: Plan) -> dict[str, int]:
 def _centres(inputs: Inputs) -> Tensor:
     """The largest element of each row that counts, (N,)."""
     top = inputs.z.detach().amax(1).reshape(-1)
+    if inputs.cap:  # rounded as the tiles are, or not: any centre near the maximum serves
+        top = inputs.cap * torch.tanh(top / inputs.cap)
     if inputs.kept is not None:
         top = torch.where(inputs.kept, top, 0)
     return top.masked_fill(top == -torch.inf, 0)
