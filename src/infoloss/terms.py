@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from infoloss import direct
 from infoloss.batch import make_batch
 from infoloss.kernels.class_shard import located
 from infoloss.row_blocks import make_row_blocks
@@ -99,6 +100,9 @@ class Term:
     def mapped(self, change: Callable[[Term], Term]) -> Term:
         """The same tree with ``change`` applied to every leaf and entry."""
         return change(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != direct.PLANS}
 
     # -- what it is -------------------------------------------------------------------------------
 
@@ -222,6 +226,19 @@ class Term:
             RuntimeError: with ``group``, under ``torch.func``, forward-mode AD, or ``create_graph=True``.
         """
         _check_reduction(reduction)
+        if weight is None and sample_weight is None and group is None:
+            found = direct.reduced(
+                self,
+                logits,
+                target,
+                ignore_index=ignore_index,
+                label_smoothing=label_smoothing,
+                reduction=reduction,
+                denominator=denominator,
+                coefficients=coefficients or {},
+            )
+            if found is not None:
+                return found
         options = {
             "weight": weight,
             "ignore_index": ignore_index,
@@ -572,7 +589,7 @@ class Operation(Term):
 
     def value(self, rows: Rows, views: Views = ()) -> Value:
         left, right = self.left.value(rows, views), self.right.value(rows, views)
-        if not isinstance(left, Tensor) and not isinstance(right, Tensor):
+        if isinstance(left, float) and isinstance(right, float):
             left = torch.tensor(left, dtype=torch.float64)  # 1/0 is inf and (−2)**.5 nan, as for statistics
         return OPERATIONS[self.symbol](left, right)  # type: ignore[no-any-return]
 
@@ -620,7 +637,7 @@ class Negative(Term):
 
 
 def _tensors(values: tuple[Value, ...]) -> tuple[Tensor, ...]:
-    return tuple(v if isinstance(v, Tensor) else torch.tensor(v, dtype=torch.float64) for v in values)
+    return tuple(torch.tensor(v, dtype=torch.float64) if isinstance(v, float) else v for v in values)
 
 
 def _step(x: Tensor) -> Tensor:

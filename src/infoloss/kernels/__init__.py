@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from infoloss.kernels import eager
-from infoloss.kernels.eager import class_rows, viewed
+from infoloss.kernels.eager import class_rows, label_moments, viewed
 from infoloss.statistics import Moments
 from infoloss.views import View
 from infoloss.visibility import untraced
@@ -26,7 +26,7 @@ from infoloss.visibility import untraced
 if TYPE_CHECKING:
     from infoloss.kernels.fused import Kernel
 
-__all__ = ["KERNELS", "available", "class_rows", "reduce", "use", "viewed"]
+__all__ = ["KERNELS", "available", "chosen", "class_rows", "label_moments", "reduce", "use", "viewed"]
 
 KERNELS = {
     "eager": "plain PyTorch, on every device",
@@ -81,13 +81,13 @@ def reduce(
     coefficients: Mapping[str, Tensor | float] | None = None,
 ) -> Moments:
     """The moments of each row, as :func:`infoloss.kernels.eager.reduce`, from the kernel that fits."""
-    chosen = _chosen(logits, target)
-    if chosen != "eager":
+    name = chosen(logits, target)
+    if name != "eager":
         from infoloss.kernels import fused
 
         if fused.supports(views):
             return fused.reduce(
-                _compiled(chosen),
+                _compiled(name),
                 logits,
                 target,
                 views,
@@ -99,7 +99,7 @@ def reduce(
     return eager.reduce(logits, target, views, needs, floor=floor, kept=kept, coefficients=coefficients)
 
 
-def _chosen(logits: Tensor, target: Tensor | None) -> str:
+def chosen(logits: Tensor, target: Tensor | None) -> str:
     """The kernel for this work; higher derivatives, transforms and compilation are eager's."""
     if not untraced(logits, target) or logits.numel() == 0:  # first: PyTorch cannot trace what follows
         return "eager"

@@ -19,7 +19,7 @@ from infoloss.statistics import Moments
 from infoloss.views import SMALLEST_NORM, Normalized, Scaled, Shifted, SoftCapped, View
 from infoloss.visibility import untraced, values_visible
 
-__all__ = ["Inputs", "Kernel", "reduce", "seen_through", "supports"]
+__all__ = ["CONSTANT", "Inputs", "Kernel", "left_by", "reduce", "seen_through", "supports"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +57,11 @@ class Inputs:
 
     def of_rows(self, z: Tensor, rows: slice) -> Inputs:
         """The same of some rows, whose logits are z."""
-        cut = {name: getattr(self, name) for name in ("scale", "target", "kept")}
-        return replace(
-            self, z=z, **{name: None if tensor is None else tensor[rows] for name, tensor in cut.items()}
-        )
+
+        def cut(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor[rows]
+
+        return replace(self, z=z, scale=cut(self.scale), target=cut(self.target), kept=cut(self.kept))
 
 
 class Kernel(Protocol):
@@ -86,7 +87,7 @@ class Kernel(Protocol):
 
 
 def supports(views: tuple[View, ...]) -> bool:
-    """Whether a kernel can apply these views while it reads: at most one cap, then one scale, then one shift."""
+    """Whether a kernel can apply these views as it reads: at most one cap, then one scale, then one shift."""
     kinds = [type(view) for view in views]
     if kinds[:1] == [SoftCapped]:
         kinds = kinds[1:]
@@ -98,7 +99,7 @@ def supports(views: tuple[View, ...]) -> bool:
 def seen_through(
     kernel: Kernel, inputs: Inputs, views: tuple[View, ...], coefficients: Mapping[str, Tensor | float]
 ) -> Inputs:
-    """The inputs seen through views that :func:`supports` accepts, with the further moments that those leave."""
+    """The inputs seen through views that :func:`supports` accepts, and the names that those leave."""
     z = inputs.z
     for view in views:
         if isinstance(view, SoftCapped):
@@ -114,8 +115,14 @@ def seen_through(
             again = replace(inputs, target=None, names=("maximum", "logit_square_sum"))
             squares = _packed(kernel, again)["logit_square_sum"]
             inputs = replace(inputs, scale=1 / (view.tau * torch.sqrt(squares + SMALLEST_NORM**2)))
-    more = (("centre", "offset") if inputs.viewed else ()) + (("scale",) if inputs.tau else ())
-    return replace(inputs, names=(*inputs.names, *more))
+    return replace(inputs, names=tuple(dict.fromkeys((*inputs.names, *left_by(views)))))
+
+
+def left_by(views: tuple[View, ...]) -> tuple[str, ...]:
+    """The further moments that views leave."""
+    kinds = {type(view) for view in views}
+    centred = ("centre", "offset") if kinds & {Shifted, Scaled, Normalized} else ()
+    return (*centred, *(("scale",) if Normalized in kinds else ()))
 
 
 def reduce(

@@ -37,6 +37,7 @@ ORDER = (
     "peak",
     "centre",
     "offset",
+    "scale",
 )
 """Moments by number: WHERE[i] is the row of the packed moments that holds ORDER[i], or −1."""
 PARTS = 14
@@ -56,6 +57,7 @@ LABEL_LOG_EXP = tl.constexpr(10)
 PEAK = tl.constexpr(11)
 CENTRE = tl.constexpr(12)
 OFFSET = tl.constexpr(13)
+SCALE = tl.constexpr(14)
 
 MASKED = tl.constexpr(float("-inf"))
 NEAR = tl.constexpr(0.01)
@@ -231,7 +233,9 @@ def _finish(
 ):
     """The moments of whole rows from their sums."""
     if label is not None:
-        _, x = _label(label, starts, n, inside, counted, class_stride, s, c, shift, classes, VIEWED, REAL, CAP)
+        _, x = _label(
+            label, starts, n, inside, counted, class_stride, s, c, shift, classes, VIEWED, REAL, CAP
+        )
         wanted = (x == MASKED).to(tl.int32)
         l1 = (x - m).to(tl.float64)
         l2 = (a + x.to(tl.float64)) * (a + x.to(tl.float64))
@@ -253,6 +257,7 @@ def _finish(
     _put(out, WHERE[PEAK], n, inside, rows, a + m.to(tl.float64))
     _put(out, WHERE[CENTRE], n, inside, rows, c)
     _put(out, WHERE[OFFSET], n, inside, rows, a)
+    _put(out, WHERE[SCALE], n, inside, rows, s)
 
 
 @triton.jit
@@ -553,7 +558,9 @@ def gradient(
     y = tl.full((R,), -1, tl.int64)
     if label is not None:
         # q_y − 1 cancels: the label's entry in one float64 expression
-        y, x_y = _label(label, starts, n, inside, counted, class_stride, s, c, shift, classes, VIEWED, REAL, CAP)
+        y, x_y = _label(
+            label, starts, n, inside, counted, class_stride, s, c, shift, classes, VIEWED, REAL, CAP
+        )
         e_y = tl.exp(x_y - middle).to(tl.float64)
         u_y = (x_y - middle).to(tl.float64)
         z_y = a + x_y.to(tl.float64)

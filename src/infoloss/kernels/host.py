@@ -17,7 +17,19 @@ from infoloss.kernels.program import Program
 from infoloss.kernels.threads import parallel
 from infoloss.statistics import merged
 
-__all__ = ["NORMS", "Arrays", "arrays", "gradient", "moments", "planes", "read", "spread", "values"]
+__all__ = [
+    "NORMS",
+    "Arrays",
+    "add_label_gradient",
+    "arrays",
+    "gradient",
+    "moments",
+    "planes",
+    "read",
+    "read_labels",
+    "spread",
+    "values",
+]
 
 NORMS = True
 """It computes the norm of ``Normalized`` itself."""
@@ -182,6 +194,22 @@ def spread(
     """Write the gradient of the logits into g (B, C, S), and of the scale into ``g_scale`` (N,) or empty."""
     memory, layout = _memory(g)
     _run("gradient", given, packed, peaks, slopes, factor, memory, (*layout, 1), g_scale)
+
+
+def read_labels(given: Arrays, out: NDArray[np.float64]) -> None:
+    """Write the moments that need the label's logit alone into ``out`` (K, N); the labels are in range."""
+    run = FUNCTIONS["labels.moments", parallel(given.layout[0])]
+    run(given.z, given.layout, given.label, given.ignored, given.kept, given.where, out)
+
+
+def add_label_gradient(
+    given: Arrays, packed: NDArray[np.float64], slopes: NDArray[np.float64], factor: float, g: Tensor
+) -> None:
+    """Add the gradient of :func:`read_labels` to g (B, C, S)."""
+    memory, layout = _memory(g)
+    run = FUNCTIONS["labels.add_gradient", parallel(given.layout[0])]
+    rows = (given.layout, given.label, given.ignored, given.kept, given.where)
+    run(*rows, packed, slopes, factor, memory, (*layout, 1))
 
 
 def values(

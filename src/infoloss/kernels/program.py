@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 __all__ = ["Code", "Program", "Symbol", "Tape"]
 
@@ -54,7 +53,6 @@ class Program:
     number: NDArray[np.float64]  # of CONSTANT
     active: NDArray[np.bool_]  # whether it depends on a moment
     parameters: tuple[str, ...]
-    moments: tuple[Any, ...]
 
 
 class Tape:
@@ -63,17 +61,14 @@ class Tape:
     def __init__(self) -> None:
         self.instructions: dict[tuple[int, int, int, float], int] = {}
         self.parameters: list[str] = []
-        self.moments: list[Any] = []
 
     def symbol(self, code: Code, left: int = 0, right: int = 0, number: float = 0.0) -> Symbol:
         key = (int(code), left, right, number)
         return Symbol(self, self.instructions.setdefault(key, len(self.instructions)))
 
-    def moment(self, key: Any) -> Symbol:
-        """A moment, by anything that tells it from the others."""
-        if key not in self.moments:
-            self.moments.append(key)
-        return self.symbol(Code.MOMENT, self.moments.index(key))
+    def moment(self, row: int) -> Symbol:
+        """A moment, by its row among those that the kernel packs."""
+        return self.symbol(Code.MOMENT, row)
 
     def parameter(self, name: str) -> Symbol:
         """A number that is given with each evaluation."""
@@ -100,7 +95,7 @@ class Tape:
         for i in range(len(keys)):
             operation = code[i] > Code.MOMENT
             active[i] = code[i] == Code.MOMENT or (operation and (active[left[i]] or active[right[i]]))
-        return Program(code, left, right, number, active, tuple(self.parameters), tuple(self.moments))
+        return Program(code, left, right, number, active, tuple(self.parameters))
 
 
 class Symbol:
@@ -178,7 +173,7 @@ class Symbol:
         if name in TWO:
             code, reverse = TWO[name]
             a, b = (symbol.tape.constant(value) for value in args)
-            return b._two(code, a) if reverse else a._two(code, b)
+            return b._two(code, a) if reverse else a._two(code, b)  # type: ignore[no-any-return]
         if name == "xlogy" and args[0] is args[1]:
             return args[0]._one(Code.XLOGX)  # type: ignore[no-any-return]
         raise TypeError(f"no instruction for {name}")

@@ -1,4 +1,4 @@
-"""What the CPU kernel compiles with, and its elementary functions: an exponential and a tanh that vectorise."""
+"""What the CPU kernel compiles with, and elementary functions that vectorise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
-__all__ = ["REORDERED", "capped", "compiled", "exp", "lowest"]
+__all__ = ["REORDERED", "capped", "compiled", "exp", "lowest", "maximum", "unmanaged"]
 
 REORDERED = {"reassoc", "contract", "nsz", "arcp"}  # never nnan or ninf: −inf masks, and nan must stay nan
 
@@ -24,6 +24,15 @@ def compiled(function: Callable[..., Any], **options: Any) -> Any:
     except RuntimeError as error:
         warnings.warn(f"infoloss compiles its CPU kernel anew in every process: {error}", stacklevel=2)
         return njit(nogil=True, **options)(function)
+
+
+def unmanaged(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """``numba.njit`` for functions that allocate nothing, without counting references to their arrays.
+
+    Two atomic operations for each array and branch would cost more than a row of a hundred classes.
+    """
+    decorate: Any = njit
+    return decorate(_nrt=False, error_model="numpy", **options)  # type: ignore[no-any-return]
 
 
 @intrinsic
@@ -102,3 +111,55 @@ def _(z, cap):
         return z if z == -np.inf else y
 
     return capped32
+
+
+@intrinsic
+def _float_as_bits(typingctx, x):
+    def codegen(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], ir.IntType(32))
+
+    return types.int32(types.float32), codegen
+
+
+def maximum(x, at, n):
+    """The largest of n elements of x from ``at`` on; where one is nan, anything that is among them."""
+    raise TypeError
+
+
+@overload(maximum)
+def _(x, at, n):
+    def in_lanes(x, at, n):
+        # LLVM keeps the order of comparisons in one running maximum, but not between several
+        a = b = c = d = e = f = g = h = x.dtype.type(-np.inf)
+        end = at + np.uint64(n)
+        while at + np.uint64(8) <= end:
+            a = x[at] if x[at] > a else a
+            b = x[at + np.uint64(1)] if x[at + np.uint64(1)] > b else b
+            c = x[at + np.uint64(2)] if x[at + np.uint64(2)] > c else c
+            d = x[at + np.uint64(3)] if x[at + np.uint64(3)] > d else d
+            e = x[at + np.uint64(4)] if x[at + np.uint64(4)] > e else e
+            f = x[at + np.uint64(5)] if x[at + np.uint64(5)] > f else f
+            g = x[at + np.uint64(6)] if x[at + np.uint64(6)] > g else g
+            h = x[at + np.uint64(7)] if x[at + np.uint64(7)] > h else h
+            at += np.uint64(8)
+        while at < end:
+            a = x[at] if x[at] > a else a
+            at += np.uint64(1)
+        a, b, c, d = max(a, b), max(c, d), max(e, f), max(g, h)
+        return max(max(a, b), max(c, d))
+
+    if x.dtype != types.float32:
+        return in_lanes
+    lanes = njit(in_lanes)
+
+    def as_integers(x, at, n):
+        if n < 256:
+            return lanes(x, at, n)
+        # the order of floats is that of their bits, those of negative ones turned round
+        largest = np.int32(-(2**31))
+        for j in range(np.uint64(n)):
+            bits = _float_as_bits(x[at + j])  # type: ignore[call-arg]
+            largest = max(largest, bits ^ ((bits >> np.int32(31)) & np.int32(2**31 - 1)))
+        return _bits_as_float(largest ^ ((largest >> np.int32(31)) & np.int32(2**31 - 1)))  # type: ignore[call-arg]
+
+    return as_integers

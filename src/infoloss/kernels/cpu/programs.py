@@ -138,7 +138,7 @@ def _backward(code, a, b, x, g, ga, gb):
     elif code == ABS:
         for i in range(n):
             ga[i] += g[i] * np.sign(a[i])
-    elif code == MINIMUM or code == MAXIMUM:
+    elif code in (MINIMUM, MAXIMUM):
         for i in range(n):
             share = 0.5 if a[i] == b[i] else (1.0 if (a[i] < b[i]) == (code == MINIMUM) else 0.0)
             ga[i] += g[i] * share
@@ -148,7 +148,22 @@ def _backward(code, a, b, x, g, ga, gb):
             ga[i] += g[i] * (np.log(a[i]) + 1)
 
 
-def values(code, left, right, number, active, parameters, moments, maximum, label, label_row, ignored, kept, value, slopes):
+def values(
+    code,
+    left,
+    right,
+    number,
+    active,
+    parameters,
+    moments,
+    maximum,
+    label,
+    label_row,
+    ignored,
+    kept,
+    value,
+    slopes,
+):
     """The value of each row, and its derivatives in the moments.
 
     Args:
