@@ -296,6 +296,7 @@ class Term:
         denominator: Tensor | float | None = None,
         shift: int = 0,
         coefficients: Mapping[str, Value] | None = None,
+        group: Any = None,
     ) -> Tensor:
         """The loss of the logits hidden @ linear_weightᵀ + linear_bias, which are never all in memory.
 
@@ -313,6 +314,12 @@ class Term:
                 where their targets do. With ``reduction="none"``, the last axis is shorter by ``shift``.
             weight, ignore_index, label_smoothing, reduction, sample_weight, denominator, coefficients:
                 as in :meth:`__call__`.
+            group: the process group over whose ranks the classes are spread (or a
+                :class:`~infoloss.ClassShard` of it). ``linear_weight``, ``linear_bias`` and the
+                probabilities of a target are those of this rank's classes, all else is for all classes
+                and the same on every rank: so are the result and the gradient of ``hidden``, which is
+                added up over the ranks. A ``linear_weight`` that is a DTensor counts as this rank's
+                classes, see docs/sharded.md, or raises.
 
         Returns:
             A scalar, or (…) with ``reduction="none"``; float32, or float64 for float64 states. Reverse
@@ -321,7 +328,7 @@ class Term:
 
         Raises:
             TypeError: hidden states and head have different dtypes (outside autocast).
-            ValueError, IndexError: as :meth:`__call__`.
+            ValueError, IndexError: as :meth:`__call__`; a DTensor that is no shard of the classes.
             RuntimeError: under ``torch.func``, forward-mode AD, or ``create_graph=True``.
 
         >>> import torch, infoloss as il
@@ -343,6 +350,7 @@ class Term:
             label_smoothing=label_smoothing,
             sample_weight=sample_weight,
             shift=shift,
+            group=group,
         )
         return blocks.reduced(self, reduction, denominator, coefficients or {})
 
@@ -362,7 +370,7 @@ class Term:
         Args:
             hidden, linear_weight, target, denominator, coefficients: as in :meth:`linear`.
             **options: ``linear_bias``, ``weight``, ``ignore_index``, ``label_smoothing``,
-                ``sample_weight``, ``shift``, likewise.
+                ``sample_weight``, ``shift``, ``group``, likewise.
 
         >>> import torch, infoloss as il
         >>> hidden, weight = torch.eye(2), torch.tensor([[2.0, 0.0], [0.0, 1.0]])
