@@ -73,7 +73,7 @@ def reduced(
     coefficients: Mapping[str, Tensor | float],
 ) -> Tensor | None:
     """The call of :meth:`infoloss.Term.__call__`, or None where it is not plain."""
-    if not _plain(logits, target) or kernels.chosen(logits, target) != "cpu":
+    if torch.compiler.is_compiling() or not _plain(logits, target) or kernels.chosen(logits, target) != "cpu":
         return None
     numbers = (*coefficients.values(), *(() if denominator is None else (denominator,)))
     if any(map(_differentiable, numbers)) or (term.has_loss and target is None):
@@ -144,6 +144,7 @@ class Work:
 
     def __init__(self, call: Call, logits: Tensor) -> None:
         from infoloss.kernels import fused, host
+        from infoloss.kernels.inputs import Inputs
 
         plan = call.plan
         self.call, self.host, self.shape = call, host, logits.shape
@@ -153,9 +154,9 @@ class Work:
         self.packed = np.empty((plan.moments, z.shape[0] * z.shape[2]))
         self.passes = []
         for one in plan.passes:
-            inputs = fused.Inputs(z, None, label, None, None, one.floor, one.names, ignored=call.ignored)
+            inputs = Inputs(z, None, label, None, None, one.floor, one.names, ignored=call.ignored)
             if one.views:
-                inputs = fused.seen_through(host, inputs, one.views, call.coefficients)
+                inputs = fused.seen_through("cpu", inputs, one.views, call.coefficients)
             given, peaks, wrong = host.arrays(inputs), None, 0
             if one.label_only:
                 host.read_labels(given, self.packed[one.rows])

@@ -1,4 +1,4 @@
-"""Calls of the GPU kernel, :mod:`infoloss.kernels.gpu`: a :class:`~infoloss.kernels.fused.Kernel`.
+"""Calls of the GPU kernel, :mod:`infoloss.kernels.gpu`: a :class:`~infoloss.kernels.inputs.Kernel`.
 
 With ``TRITON_INTERPRET=1`` in the environment before Triton is imported, it runs on the CPU, slowly:
 for tests.
@@ -17,9 +17,9 @@ import triton.language as tl
 from torch import Tensor
 
 from infoloss.kernels import gpu
-from infoloss.kernels.fused import Inputs
+from infoloss.kernels.inputs import Inputs
 
-__all__ = ["NORMS", "Plan", "gradient", "moments", "planes"]
+__all__ = ["Plan", "gradient", "moments"]
 
 COLUMNS = 4096
 """Columns of a tile at most."""
@@ -63,15 +63,6 @@ def _multiprocessors(device: torch.device) -> int:
     if device.type != "cuda":
         return 1
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
-
-
-NORMS = False
-"""A norm is found by a pass of its own."""
-
-
-def planes(logits: Tensor) -> Tensor:
-    """Any layout, any dtype."""
-    return logits
 
 
 def moments(inputs: Inputs) -> tuple[Tensor, Tensor | None]:

@@ -8,82 +8,23 @@ order are PyTorch's own.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from infoloss.kernels import eager
+from infoloss.kernels import eager, operators
+from infoloss.kernels.inputs import Inputs, module
 from infoloss.statistics import Moments
 from infoloss.views import SMALLEST_NORM, Normalized, Scaled, Shifted, SoftCapped, View
 from infoloss.visibility import untraced, values_visible
 
-__all__ = ["CONSTANT", "Inputs", "Kernel", "left_by", "reduce", "seen_through", "supports"]
+__all__ = ["CONSTANT", "NORMS", "left_by", "reduce", "seen_through", "supports"]
 
 
-@dataclass(frozen=True, eq=False)
-class Inputs:
-    """What a kernel reads, and the names of the moments that it is to find."""
-
-    z: Tensor  # (B, C, S): N = B·S rows
-    scale: Tensor | None  # (N,), float64
-    target: Tensor | None  # hard (N,), soft (N, C)
-    kept: Tensor | None  # (N,)
-    shift: Tensor | None  # (C,)
-    floor: float
-    names: tuple[str, ...]
-    tau: float = 0.0  # the scale is 1/(τ‖κ(z)‖); 0: it is not
-    cap: float = 0.0  # κ(z) = cap·tanh(z/cap); 0: z
-    ignored: int | None = None  # rows with this label count for nothing
-
-    def __len__(self) -> int:
-        return self.z.shape[0] * self.z.shape[2]
-
-    @property
-    def viewed(self) -> bool:
-        """Whether a view is applied for which each row is centred first."""
-        return self.scale is not None or self.shift is not None or self.tau != 0
-
-    @property
-    def label(self) -> Tensor | None:
-        """Hard labels (N,)."""
-        return self.target if self.target is not None and self.target.ndim == 1 else None
-
-    @property
-    def soft(self) -> Tensor | None:
-        """A soft target (N, C)."""
-        return self.target if self.target is not None and self.target.ndim == 2 else None
-
-    def of_rows(self, z: Tensor, rows: slice) -> Inputs:
-        """The same of some rows, whose logits are z."""
-
-        def cut(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor[rows]
-
-        return replace(self, z=z, scale=cut(self.scale), target=cut(self.target), kept=cut(self.kept))
-
-
-class Kernel(Protocol):
-    """A module with these functions (an instance of this protocol): what one compiled kernel can do."""
-
-    NORMS: bool
-    """Whether it computes norms itself, from ``tau``."""
-
-    def planes(self, logits: Tensor) -> Tensor:
-        """Logits (B, C, S) in a layout and a dtype that the kernel reads."""
-
-    def moments(self, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
-        """The moments in the order of their names, (K, N) float64, and what ``gradient`` asks for besides.
-
-        "maximum" is that of the row as it is seen, less the "offset" s·c; "label_logit" is −inf where the
-        target wants a masked class. A view that centres leaves "centre" c and "offset", and a norm "scale".
-        """
-
-    def gradient(
-        self, inputs: Inputs, packed: Tensor, besides: Tensor | None, slope: Tensor, with_scale: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """From the derivatives in the moments, (K, N), those in z and, where asked for, in the scale (N,)."""
+NORMS = ("cpu",)
+"""The kernels that compute a norm themselves, from ``tau``; the others get a scale, from a pass before."""
 
 
 def supports(views: tuple[View, ...]) -> bool:
@@ -97,7 +38,7 @@ def supports(views: tuple[View, ...]) -> bool:
 
 
 def seen_through(
-    kernel: Kernel, inputs: Inputs, views: tuple[View, ...], coefficients: Mapping[str, Tensor | float]
+    kernel: str, inputs: Inputs, views: tuple[View, ...], coefficients: Mapping[str, Tensor | float]
 ) -> Inputs:
     """The inputs seen through views that :func:`supports` accepts, and the names that those leave."""
     z = inputs.z
@@ -109,7 +50,7 @@ def seen_through(
             inputs = replace(inputs, shift=shift)
         elif isinstance(view, Scaled):
             inputs = replace(inputs, scale=_per_row(view.factor.resolve(coefficients), z))
-        elif isinstance(view, Normalized) and kernel.NORMS:
+        elif isinstance(view, Normalized) and kernel in NORMS:
             inputs = replace(inputs, tau=view.tau)
         elif isinstance(view, Normalized):
             again = replace(inputs, target=None, names=("maximum", "logit_square_sum"))
@@ -126,7 +67,7 @@ def left_by(views: tuple[View, ...]) -> tuple[str, ...]:
 
 
 def reduce(
-    kernel: Kernel,
+    kernel: str,
     logits: Tensor,
     target: Tensor | None,
     views: tuple[View, ...],
@@ -137,9 +78,9 @@ def reduce(
     coefficients: Mapping[str, Tensor | float] | None = None,
 ) -> Moments:
     """The moments of :func:`infoloss.kernels.eager.reduce`, for views that :func:`supports` accepts."""
-    z = kernel.planes(logits)
+    z = logits
     normalized = any(isinstance(view, Normalized) for view in views)
-    if normalized and not kernel.NORMS and z.dtype.itemsize < 4:
+    if normalized and kernel not in NORMS and z.dtype.itemsize < 4:
         z = z.float()  # read twice: its two gradients are added before they are rounded
     wanted = [name for name in dict.fromkeys(["maximum", *needs]) if name not in CONSTANT]
     if target is not None and "label_logit" not in wanted:
@@ -183,8 +124,11 @@ def _finish_label(m: Moments, target: Tensor, needs: Collection[str]) -> None:
         del m["label_logit"]
 
 
-def _packed(kernel: Kernel, inputs: Inputs) -> Moments:
-    values = Packed.apply(kernel, inputs.z, inputs.scale, inputs)  # type: ignore[no-untyped-call]
+def _packed(kernel: str, inputs: Inputs) -> Moments:
+    if torch.compiler.is_compiling():
+        values = operators.moments(kernel, inputs)
+    else:
+        values = Packed.apply(kernel, inputs.z, inputs.scale, inputs)  # type: ignore[no-untyped-call]
     return dict(zip(inputs.names, values.unbind(0), strict=True))
 
 
@@ -192,10 +136,10 @@ class Packed(torch.autograd.Function):
     """Moments by name as rows of one tensor (K, N); differentiable in z and the scale."""
 
     @staticmethod
-    def forward(ctx: Any, kernel: Kernel, z: Tensor, scale: Tensor | None, inputs: Inputs) -> Tensor:
-        packed, besides = kernel.moments(inputs)
+    def forward(ctx: Any, kernel: str, z: Tensor, scale: Tensor | None, inputs: Inputs) -> Tensor:
+        packed, besides = module(kernel).moments(inputs)
         ctx.save_for_backward(z, scale, inputs.target, inputs.kept, inputs.shift, packed, besides)
-        ctx.kernel = kernel
+        ctx.kernel = module(kernel)
         ctx.inputs = replace(inputs, z=None, scale=None, target=None, kept=None, shift=None)  # type: ignore[arg-type]
         return packed
 

@@ -1,4 +1,4 @@
-"""Calls of the CPU kernel, :mod:`infoloss.kernels.cpu`: a :class:`~infoloss.kernels.fused.Kernel`."""
+"""Calls of the CPU kernel, :mod:`infoloss.kernels.cpu`: a :class:`~infoloss.kernels.inputs.Kernel`."""
 
 from __future__ import annotations
 
@@ -12,27 +12,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from infoloss.kernels.cpu import FUNCTIONS, ORDER
-from infoloss.kernels.fused import Inputs
+from infoloss.kernels.inputs import Inputs
 from infoloss.kernels.program import Program
 from infoloss.kernels.threads import parallel
 from infoloss.statistics import merged
 
 __all__ = [
-    "NORMS",
     "Arrays",
     "add_label_gradient",
     "arrays",
     "gradient",
     "moments",
-    "planes",
     "read",
     "read_labels",
     "spread",
     "values",
 ]
 
-NORMS = True
-"""It computes the norm of ``Normalized`` itself."""
 NARROW = 48
 """Classes below which rows are read in tiles (set by benchmarks/kernels.py)."""
 PART = 1 << 16
@@ -73,11 +69,6 @@ def _empty(dtype: Any) -> Empty:
 @cache
 def _where(names: tuple[str, ...]) -> NDArray[np.int64]:
     return np.array([names.index(name) if name in names else -1 for name in ORDER], np.int64)
-
-
-def planes(logits: Tensor) -> Tensor:
-    """Any layout; float16 and bfloat16 too."""
-    return logits
 
 
 def arrays(inputs: Inputs) -> Arrays:

@@ -134,7 +134,9 @@ class Symbol:
         return self._two(Code.DIVIDE, other, reverse=True)
 
     def __pow__(self, other: Any) -> Symbol:
-        return self * self if other == 2 else self._two(Code.POWER, other)
+        if other == 2:
+            return self._two(Code.MULTIPLY, self)
+        return self._two(Code.POWER, other)
 
     def __rpow__(self, other: Any) -> Symbol:
         return self._two(Code.POWER, other, reverse=True)
@@ -165,17 +167,17 @@ class Symbol:
         types: Sequence[type],
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
-    ) -> Symbol:
+    ) -> Any:
         symbol = next(a for a in args if isinstance(a, Symbol))
         name = function.__name__.strip("_")
         if name in ONE:
-            return args[0]._one(ONE[name])  # type: ignore[no-any-return]
+            return symbol._one(ONE[name])
         if name in TWO:
             code, reverse = TWO[name]
             a, b = (symbol.tape.constant(value) for value in args)
-            return b._two(code, a) if reverse else a._two(code, b)  # type: ignore[no-any-return]
+            return b._two(code, a) if reverse else a._two(code, b)
         if name == "xlogy" and args[0] is args[1]:
-            return args[0]._one(Code.XLOGX)  # type: ignore[no-any-return]
+            return symbol._one(Code.XLOGX)
         raise TypeError(f"no instruction for {name}")
 
 
