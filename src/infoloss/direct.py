@@ -8,9 +8,11 @@ Everything else, and every call that would end in an error, goes the general way
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +33,9 @@ __all__ = ["PLANS", "Plan", "make_plan", "plan_of", "reduced"]
 
 PLANS = "_plans"
 """The attribute in which a term keeps its plans."""
+MISSING: Any = object()
+SMALL = 1 << 14
+"""Logits up to which the gradient is computed beside the value; it is kept until the backward pass."""
 REAL = (torch.float32, torch.float64)
 Views = tuple[View, ...]
 
@@ -43,12 +48,9 @@ class Pass:
     floor: float
     names: tuple[str, ...]  # of its moments
     reads: tuple[str, ...]  # which of them the term reads
-    first: int
+    rows: slice  # of its moments among those of all passes
     label_only: bool
-
-    @property
-    def rows(self) -> slice:
-        return slice(self.first, self.first + len(self.names))
+    constant: dict[torch.dtype, tuple[Any, ...]] = field(default_factory=dict)  # what every call reads
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +61,19 @@ class Plan:
     program: Program
     label_row: int  # of the first pass's label_logit among all moments; −1: the term reads no label
     moments: int
+    unbound: frozenset[str]
+    has_loss: bool
+    host: Any  # the module that calls the kernel
+
+    @cached_property
+    def alone(self) -> bool:
+        """Whether there is one pass."""
+        return len(self.passes) == 1
+
+    @cached_property
+    def sizes(self) -> tuple[int, int, int]:
+        """How many moments there are, whether "peak" is among them, and ``label_row``."""
+        return self.moments, int("peak" in self.passes[0].names), self.label_row
 
 
 def reduced(
@@ -75,89 +90,108 @@ def reduced(
     """The call of :meth:`infoloss.Term.__call__`, or None where it is not plain."""
     if torch.compiler.is_compiling() or not _plain(logits, target) or kernels.chosen(logits, target) != "cpu":
         return None
-    numbers = (*coefficients.values(), *(() if denominator is None else (denominator,)))
-    if any(map(_differentiable, numbers)) or (term.has_loss and target is None):
+    plans = term.__dict__.get(PLANS)
+    plan = plans.get(label_smoothing, MISSING) if plans else MISSING
+    if plan is MISSING:
+        plan = plan_of(term, label_smoothing)
+    if plan is None or (target is None and plan.has_loss) or not plan.unbound <= coefficients.keys():
         return None
-    if not 0 <= label_smoothing <= 1 or term.unbound - set(coefficients):
-        return None
-    plan = plan_of(term, label_smoothing)
-    if plan is None:
+    if not all(map(_constant, coefficients.values())) or not _constant(denominator):
         return None
     divisor = 1.0 if reduction == "sum" else None if denominator is None else float(denominator)
-    call = Call(plan, target, ignore_index, reduction == "none", divisor, coefficients)
-    needs_gradient = logits.requires_grad and torch.is_grad_enabled()
+    call = Call(term, plan, target, ignore_index, label_smoothing, reduction, divisor, coefficients)
     try:
-        if not needs_gradient:
-            return Work(call, logits).result()
-
-        def again(z: Tensor) -> Tensor:
-            with kernels.use("eager"):
-                return term(
-                    z,
-                    target,
-                    ignore_index=ignore_index,
-                    label_smoothing=label_smoothing,
-                    reduction=reduction,
-                    denominator=denominator,
-                    coefficients=coefficients,
-                )
-
-        return Value.apply(logits, target, call, again)  # type: ignore[no-any-return, no-untyped-call]
+        if logits.requires_grad and torch.is_grad_enabled():
+            return Value.apply(logits, target, call)  # type: ignore[no-any-return, no-untyped-call]
+        return Work(call, logits, differentiable=False).result()
     except RefusedError:
         return None
 
 
 def _plain(logits: Tensor, target: Tensor | None) -> bool:
-    if logits.dtype not in REAL or logits.ndim == 0 or logits.device.type != "cpu":
+    if logits.dtype not in REAL or not logits.is_cpu or logits.ndim == 0:
         return False
     if target is None:
         return True
-    rows = logits.shape[:0] if logits.ndim == 1 else logits.shape[:1] + logits.shape[2:]
-    return target.dtype == torch.int64 and target.shape == rows and target.device.type == "cpu"
-
-
-def _differentiable(value: Tensor | float) -> bool:
-    """Whether a number needs a gradient, or is none."""
-    if not isinstance(value, Tensor):
+    if target.dtype != torch.int64 or not target.is_cpu:
         return False
-    return value.ndim > 0 or value.device.type != "cpu" or (value.requires_grad and torch.is_grad_enabled())
+    if logits.ndim == 2:
+        return target.ndim == 1 and len(target) == len(logits)
+    return target.shape == (logits.shape[:0] if logits.ndim == 1 else logits.shape[:1] + logits.shape[2:])
+
+
+def _constant(value: Tensor | float | None) -> bool:
+    """Whether a coefficient is one number that needs no gradient."""
+    if not isinstance(value, Tensor):
+        return True
+    return value.ndim == 0 and not value.requires_grad and value.device.type == "cpu"
 
 
 class RefusedError(Exception):
     """A label out of range, or a row wholly masked: the general way says so."""
 
 
-@dataclass(frozen=True, eq=False)
-class Call:
+class Call(NamedTuple):
     """What is asked of the rows."""
 
+    term: Term
     plan: Plan
     target: Tensor | None
     ignored: int
-    by_row: bool
+    smoothing: float
+    reduction: str
     divisor: float | None  # None: the number of rows that count
     coefficients: Mapping[str, Tensor | float]
+
+    def generally(self, logits: Tensor) -> Tensor:
+        """The same call, differentiable to any order."""
+        with kernels.use("eager"):
+            return self.term(
+                logits,
+                self.target,
+                ignore_index=self.ignored,
+                label_smoothing=self.smoothing,
+                reduction=self.reduction,
+                denominator=self.divisor if self.reduction == "mean" else None,
+                coefficients=self.coefficients,
+            )
 
 
 class Work:
     """The passes over some logits, and what they have found."""
 
-    def __init__(self, call: Call, logits: Tensor) -> None:
-        from infoloss.kernels import fused, host
-        from infoloss.kernels.inputs import Inputs
+    __slots__ = (
+        "call",
+        "dtype",
+        "host",
+        "number",
+        "packed",
+        "passes",
+        "shape",
+        "slopes",
+        "small",
+        "total",
+        "value",
+    )
 
-        plan = call.plan
-        self.call, self.host, self.shape = call, host, logits.shape
-        self.dtype = logits.dtype
-        z = class_planes(logits.detach())
-        label = None if call.target is None else call.target.reshape(-1)
-        self.packed = np.empty((plan.moments, z.shape[0] * z.shape[2]))
-        self.passes = []
+    def __init__(self, call: Call, logits: Tensor, *, differentiable: bool) -> None:
+        plan, target, host = call.plan, call.target, call.plan.host
+        self.call, self.host, self.shape, self.dtype = call, host, logits.shape, logits.dtype
+        z = logits.detach() if logits.ndim == 2 else class_planes(logits.detach())
+        memory, layout = host.memory(z)
+        label = host.NO_LABELS if target is None else target.reshape(-1).numpy()
+        self.small: Tensor | None = None  # the gradient, if it has been computed already
+        if differentiable and plan.alone and layout[0] * layout[1] <= SMALL and call.reduction != "none":
+            constant = plan.passes[0].constant.get(self.dtype) or _constants(plan.passes[0], z, call)
+            self._step((memory, layout, label, call.ignored, *constant), torch.empty_like(z))
+            return
+        self.packed = np.empty((plan.moments, layout[0]))
+        self.passes: list[tuple[slice, Any, Any]] = []
         for one in plan.passes:
-            inputs = Inputs(z, None, label, None, None, one.floor, one.names, ignored=call.ignored)
-            if one.views:
-                inputs = fused.seen_through("cpu", inputs, one.views, call.coefficients)
-            given, peaks, wrong = host.arrays(inputs), None, 0
+            own = host.whole(layout) if one.views else layout
+            constant = one.constant.get(self.dtype) or _constants(one, z, call)
+            given = (memory, own, label, call.ignored, *constant)
+            peaks, wrong = None, 0
             if one.label_only:
                 host.read_labels(given, self.packed[one.rows])
             else:
@@ -165,13 +199,27 @@ class Work:
             if wrong:
                 raise RefusedError
             self.passes.append((one.rows, given, peaks))
-        names = plan.program.parameters
-        parameters = np.array([float(call.coefficients[name]) for name in names], np.float64)
-        self.value, self.slopes, self.total, self.number, empty = host.values(
-            plan.program, parameters, self.packed, 0, plan.label_row, self.passes[0][1]
+        self.value, self.slopes, self.total, self.number, wrong = host.values(
+            plan.program, self._parameters(), self.packed, 0, plan.label_row, given
         )
-        if empty:
+        if wrong:
             raise RefusedError
+
+    def _step(self, given: Any, g: Tensor) -> None:
+        plan, divisor = self.call.plan, self.call.divisor
+        numbers = self._parameters()
+        self.total, self.number, wrong = self.host.step(
+            given, plan.sizes, plan.program, numbers, math.nan if divisor is None else divisor, g
+        )
+        if wrong:
+            raise RefusedError
+        self.small = g
+
+    def _parameters(self) -> Any:
+        names = self.call.plan.program.parameters
+        if not names:
+            return self.host.NO_NUMBERS
+        return np.array([float(self.call.coefficients[name]) for name in names])
 
     @property
     def divisor(self) -> float:
@@ -179,15 +227,19 @@ class Work:
 
     def result(self) -> Tensor:
         """The value of each row, or their sum over the divisor; 0 where that is 0."""
-        if self.call.by_row:
+        if self.call.reduction == "none":
             shape = self.shape[:0] if len(self.shape) == 1 else self.shape[:1] + self.shape[2:]
             return torch.from_numpy(self.value).to(self.dtype).reshape(shape)
-        return torch.tensor(self.total / self.divisor if self.divisor else 0.0, dtype=self.dtype)
+        return torch.scalar_tensor(self.total / self.divisor if self.divisor else 0.0, dtype=self.dtype)
 
     def gradient(self, logits: Tensor, slope: Tensor) -> Tensor:
         """The gradient of the logits from that of the result."""
+        if self.small is not None:
+            by = slope.item()
+            g = self.small if by == 1 else self.small.mul_(by)
+            return g.view(logits.shape)
         slopes, factor = self.slopes, 1.0
-        if self.call.by_row:
+        if self.call.reduction == "none":
             slopes = slopes * slope.detach().reshape(-1).numpy()
         else:
             factor = slope.item() / self.divisor if self.divisor else 0.0
@@ -198,24 +250,20 @@ class Work:
                 self.host.add_label_gradient(given, self.packed[rows], slopes[rows], factor, whole)
                 continue
             g = torch.empty_like(z) if i else whole
-            nothing = self.packed[0, :0]
-            self.host.spread(given, self.packed[rows], peaks, slopes[rows], factor, g, nothing)
+            self.host.spread(given, self.packed[rows], peaks, slopes[rows], factor, g, self.host.NO_NUMBERS)
             if i:
                 whole.add_(g)
         return whole.view(logits.shape)
 
 
 class Value(torch.autograd.Function):
-    """The result of a call, differentiable in the logits; higher derivatives are those of ``again``."""
+    """The result of a call, differentiable in the logits; higher derivatives are the general way's."""
 
     @staticmethod
-    def forward(
-        ctx: Any, logits: Tensor, target: Tensor | None, call: Call, again: Callable[[Tensor], Tensor]
-    ) -> Tensor:
-        work = Work(call, logits)
+    def forward(ctx: Any, logits: Tensor, target: Tensor | None, call: Call) -> Tensor:
         ctx.save_for_backward(logits, target)
-        ctx.call, ctx.again, ctx.work = call, again, work
-        return work.result()
+        ctx.call, ctx.work = call, Work(call, logits, differentiable=True)
+        return ctx.work.result()  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -224,10 +272,26 @@ class Value(torch.autograd.Function):
             create = torch.is_grad_enabled()
             with torch.enable_grad():
                 z = logits.view_as(logits)
-                (g,) = torch.autograd.grad(ctx.again(z), z, grad, create_graph=create)
-            return g, None, None, None
-        work, ctx.work = ctx.work or Work(ctx.call, logits), None  # let go of what it holds
-        return work.gradient(logits, grad), None, None, None
+                (g,) = torch.autograd.grad(ctx.call.generally(z), z, grad, create_graph=create)
+            return g, None, None
+        work, ctx.work = (
+            ctx.work or Work(ctx.call, logits, differentiable=True),
+            None,
+        )  # let go of what it holds
+        return work.gradient(logits, grad), None, None
+
+
+def _constants(one: Pass, z: Tensor, call: Call) -> tuple[Any, ...]:
+    """What the kernel reads besides logits and labels, kept where it is the same in every call."""
+    from infoloss.kernels import fused, host
+    from infoloss.kernels.inputs import Inputs
+
+    inputs = Inputs(z, None, None, None, None, one.floor, one.names)
+    inputs = fused.seen_through("cpu", inputs, one.views, call.coefficients)
+    found = host.arrays(inputs)[host.CONSTANT :]
+    if inputs.scale is None:
+        one.constant[z.dtype] = found
+    return found
 
 
 def plan_of(term: Term, smoothing: float) -> Plan | None:
@@ -240,7 +304,7 @@ def plan_of(term: Term, smoothing: float) -> Plan | None:
 
 def make_plan(term: Term, smoothing: float) -> Plan | None:
     """The plan of a term; None where it takes the general way whatever the call."""
-    from infoloss.kernels import fused
+    from infoloss.kernels import fused, host
 
     tensors: list[Tensor] = []
     term.with_tensors(lambda tensor: tensors.append(tensor) or tensor)  # type: ignore[func-returns-value]
@@ -256,12 +320,19 @@ def make_plan(term: Term, smoothing: float) -> Plan | None:
         needs = (*reads, *(("label_logit",) if term.has_loss else ()))  # that tells if the label is masked
         names = tuple(name for name in dict.fromkeys(needs) if name not in fused.CONSTANT)
         found.append(
-            Pass(one.views, one.floor or 0.0, names, reads, first, label_only(one, passes) and not smoothing)
+            Pass(
+                one.views,
+                one.floor or 0.0,
+                names,
+                reads,
+                slice(first, first + len(names)),
+                label_only(one, passes) and not smoothing,
+            )
         )
         first += len(names)
     program = tape.program(term.value(_Symbols(tape, found, smoothing)))  # type: ignore[arg-type]
     label_row = found[0].names.index("label_logit") if term.has_loss else -1
-    return Plan(tuple(found), program, label_row, first)
+    return Plan(tuple(found), program, label_row, first, term.unbound, term.has_loss, host)
 
 
 class _Symbols:
@@ -273,7 +344,7 @@ class _Symbols:
         self.moments = []
         for one in passes:
             m: Any = {
-                name: tape.moment(one.first + i) for i, name in enumerate(one.names) if name in one.reads
+                name: tape.moment(one.rows.start + i) for i, name in enumerate(one.names) if name in one.reads
             }
             m |= {"label_entropy": tape.constant(0.0), "label_square_sum": tape.constant(1.0)}
             if "offset" in m:

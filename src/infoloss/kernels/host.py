@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from infoloss.kernels.cpu import FUNCTIONS, ORDER
+from infoloss.kernels.cpu import FUNCTIONS, ORDER, STEPS
 from infoloss.kernels.inputs import Inputs
 from infoloss.kernels.program import Program
 from infoloss.kernels.threads import parallel
@@ -22,11 +22,14 @@ __all__ = [
     "add_label_gradient",
     "arrays",
     "gradient",
+    "memory",
     "moments",
     "read",
     "read_labels",
     "spread",
+    "step",
     "values",
+    "whole",
 ]
 
 NARROW = 48
@@ -38,22 +41,14 @@ HALF = 1 << 20
 NEVER = -(2**63)
 
 
-class Arrays(NamedTuple):
-    """What the compiled functions read, absent tensors as empty arrays."""
-
-    z: NDArray[Any]
-    layout: tuple[int, ...]
-    label: NDArray[np.int64]
-    ignored: int
-    soft: NDArray[Any]
-    score: NDArray[Any]
-    kept: NDArray[np.bool_]
-    shift: NDArray[Any]
-    scale: NDArray[np.float64]
-    tau: float
-    cap: float
-    floor: float
-    where: NDArray[np.int64]
+Arrays = tuple[Any, ...]
+"""What the compiled functions read: the logits' memory and layout, labels and the one that is ignored, and
+then what is often the same in many calls: soft target, score, kept, shift, scale, tau, cap, floor, where.
+Absent arrays are empty."""
+LAYOUT, LABEL, IGNORED, KEPT, WHERE = 1, 2, 3, 6, 12
+CONSTANT = 4
+NO_LABELS = np.empty(0, np.int64)
+NO_NUMBERS = np.empty(0, np.float64)
 
 
 class Empty(NamedTuple):
@@ -73,25 +68,25 @@ def _where(names: tuple[str, ...]) -> NDArray[np.int64]:
 
 def arrays(inputs: Inputs) -> Arrays:
     """The arrays of float32 or float64 logits."""
-    z = inputs.z
-    memory, layout = _memory(z)
-    layout = (*layout, _parts(inputs, layout))
-    real, whole, logical, rows = (_empty(kind) for kind in (memory.dtype, np.int64, np.bool_, np.float64))
+    memory_of_z, layout = memory(inputs.z.detach())
+    if inputs.viewed or inputs.soft is not None:
+        layout = whole(layout)
+    real, logical = _empty(memory_of_z.dtype), _empty(np.bool_)
     soft = score = real.matrix
     if inputs.soft is not None:
         soft = inputs.soft.detach().contiguous().numpy()
         if "label_log_exp" in inputs.names:
             score = inputs.soft.detach().clamp(min=inputs.floor).log().contiguous().numpy()
-    return Arrays(
-        memory,
+    return (
+        memory_of_z,
         layout,
-        whole.vector if inputs.label is None else inputs.label.contiguous().numpy(),
+        NO_LABELS if inputs.label is None else inputs.label.contiguous().numpy(),
         NEVER if inputs.ignored is None else inputs.ignored,
         soft,
         score,
         logical.vector if inputs.kept is None else inputs.kept.contiguous().numpy(),
         real.vector if inputs.shift is None else inputs.shift.detach().contiguous().numpy(),
-        rows.vector if inputs.scale is None else inputs.scale.detach().contiguous().numpy(),
+        NO_NUMBERS if inputs.scale is None else inputs.scale.detach().contiguous().numpy(),
         float(inputs.tau),
         float(inputs.cap),
         float(inputs.floor),
@@ -99,34 +94,55 @@ def arrays(inputs: Inputs) -> Arrays:
     )
 
 
-def _memory(z: Tensor) -> tuple[NDArray[Any], tuple[int, ...]]:
-    """The memory that holds z (B, C, S), and how: rows, classes, inner, outer, class and inner stride."""
-    outer, classes, inner = z.shape
-    by_outer, by_class, by_inner = z.stride()
-    extent = 1 + (outer - 1) * by_outer + (classes - 1) * by_class + (inner - 1) * by_inner
-    memory = z.detach().as_strided((extent,), (1,)).numpy()
+def memory(z: Tensor) -> tuple[NDArray[Any], tuple[int, ...]]:
+    """The memory that holds z (B, C, S), and how: rows, classes, inner, strides of B, C and S, parts.
+
+    z is detached, and may be (N, C).
+    """
+    if z.ndim == 2:
+        (outer, classes), (by_outer, by_class) = z.shape, z.stride()
+        inner = by_inner = 1
+    else:
+        (outer, classes, inner), (by_outer, by_class, by_inner) = z.shape, z.stride()
     if inner == 1:  # one row of tiles, not one tile for each row
-        return memory, (outer, classes, outer, 0, by_class, by_outer)
-    return memory, (outer * inner, classes, inner, by_outer, by_class, by_inner)
+        parts = _parts(outer, classes, by_class)
+        return _flat(z), (outer, classes, outer, 0, by_class, by_outer, parts)
+    rows = outer * inner
+    return _flat(z), (rows, classes, inner, by_outer, by_class, by_inner, _parts(rows, classes, by_class))
 
 
-def _in_rows(layout: Sequence[int]) -> bool:
-    """Whether rows are read one by one, rather than in tiles."""
-    return layout[4] == 1 and layout[1] >= NARROW
+def _flat(z: Tensor) -> NDArray[Any]:
+    """The memory from the first element of z to the last."""
+    if z.is_contiguous():
+        return z.view(-1).numpy()
+    extent = 1 + sum((size - 1) * stride for size, stride in zip(z.shape, z.stride(), strict=True))
+    return z.as_strided((extent,), (1,)).numpy()
 
 
-def _parts(inputs: Inputs, layout: tuple[int, ...]) -> int:
+def whole(layout: tuple[int, ...]) -> tuple[int, ...]:
+    """The layout with rows in one part."""
+    return (*layout[:-1], 1)
+
+
+def _parts(rows: int, classes: int, by_class: int) -> int:
     """Into how many parts rows are cut: a function of sizes alone, so that threads change no bit."""
-    rows, classes = layout[0], layout[1]
-    if not _in_rows(layout) or rows >= 8 or inputs.viewed or inputs.soft is not None:
+    if rows >= 8 or by_class != 1 or classes < 2 * PART:
         return 1
-    return min(8 // rows, max(1, classes // PART))
+    return min(8 // rows, classes // PART)
 
 
 def _run(name: str, given: Arrays, *more: Any) -> Any:
-    kind = "rows" if _in_rows(given.layout) else "tiles"
-    size = given.layout[0] * given.layout[1]
-    return FUNCTIONS[f"{kind}.{name}", parallel(size)](*given, *more)
+    layout = given[LAYOUT]
+    function = NAMES[name, layout[4] == 1 and layout[1] >= NARROW]
+    return FUNCTIONS[function, parallel(layout[0] * layout[1])](*given, *more)
+
+
+NAMES = {
+    (name, in_rows): f"{'rows' if in_rows else 'tiles'}.{name}"
+    for name in ("moments", "gradient")
+    for in_rows in (True, False)
+}
+"""The function that reads logits, and whether rows are read one by one or in tiles."""
 
 
 def read(given: Arrays, names: tuple[str, ...], out: NDArray[np.float64]) -> tuple[NDArray[np.int64], int]:
@@ -136,7 +152,7 @@ def read(given: Arrays, names: tuple[str, ...], out: NDArray[np.float64]) -> tup
         Each row's class of the maximum (empty unless "peak" is needed), and N − n for the first row n whose
         label is out of range, or 0.
     """
-    rows, parts = given.layout[0], given.layout[6]
+    rows, parts = given[LAYOUT][0], given[LAYOUT][6]
     peaks = np.empty(parts * rows if "peak" in names else 0, np.int64)
     if parts == 1:
         return peaks, _run("moments", given, out, peaks)
@@ -155,13 +171,13 @@ def _merge(
     peaks: NDArray[np.int64],
     out: NDArray[np.float64],
 ) -> NDArray[np.int64]:
-    rows, classes, parts = given.layout[0], given.layout[1], given.layout[6]
+    rows, classes, parts = (given[LAYOUT][i] for i in (0, 1, 6))
     blocks = []
     for part in range(parts):
         m = dict(zip(names, torch.from_numpy(found[:, part * rows : (part + 1) * rows]), strict=True))
         first, stop = classes * part // parts, classes * (part + 1) // parts
         if "label_logit" in m:
-            label = torch.from_numpy(given.label)
+            label = torch.from_numpy(given[LABEL])
             m["label_sum"] = ((label >= first) & (label < stop)).to(torch.float64)
         blocks.append(m)
     whole = merged(blocks)
@@ -183,24 +199,24 @@ def spread(
     g_scale: NDArray[np.float64],
 ) -> None:
     """Write the gradient of the logits into g (B, C, S), and of the scale into ``g_scale`` (N,) or empty."""
-    memory, layout = _memory(g)
-    _run("gradient", given, packed, peaks, slopes, factor, memory, (*layout, 1), g_scale)
+    _run("gradient", given, packed, peaks, slopes, factor, *memory(g), g_scale)
 
 
 def read_labels(given: Arrays, out: NDArray[np.float64]) -> None:
     """Write the moments that need the label's logit alone into ``out`` (K, N); the labels are in range."""
-    run = FUNCTIONS["labels.moments", parallel(given.layout[0])]
-    run(given.z, given.layout, given.label, given.ignored, given.kept, given.where, out)
+    z, layout, label, ignored = given[:CONSTANT]
+    FUNCTIONS["labels.moments", parallel(layout[0])](
+        z, layout, label, ignored, given[KEPT], given[WHERE], out
+    )
 
 
 def add_label_gradient(
     given: Arrays, packed: NDArray[np.float64], slopes: NDArray[np.float64], factor: float, g: Tensor
 ) -> None:
     """Add the gradient of :func:`read_labels` to g (B, C, S)."""
-    memory, layout = _memory(g)
-    run = FUNCTIONS["labels.add_gradient", parallel(given.layout[0])]
-    rows = (given.layout, given.label, given.ignored, given.kept, given.where)
-    run(*rows, packed, slopes, factor, memory, (*layout, 1))
+    _, layout, label, ignored = given[:CONSTANT]
+    run = FUNCTIONS["labels.add_gradient", parallel(layout[0])]
+    run(layout, label, ignored, given[KEPT], given[WHERE], packed, slopes, factor, *memory(g))
 
 
 def values(
@@ -216,22 +232,43 @@ def values(
     value, slopes = np.empty(packed.shape[1]), np.empty_like(packed)
     run = FUNCTIONS["values", parallel(packed.size)]
     total, number, empty = run(
-        program.code,
-        program.left,
-        program.right,
+        program.instructions,
         program.number,
-        program.active,
         parameters,
         packed,
         maximum,
-        given.label,
+        given[LABEL],
         label_row,
-        given.ignored,
-        given.kept,
+        given[IGNORED],
+        given[KEPT],
         value,
         slopes,
     )
     return value, slopes, total, number, empty
+
+
+def step(
+    given: Arrays,
+    sizes: tuple[int, int, int],
+    program: Program,
+    parameters: NDArray[np.float64],
+    divisor: float,
+    g: Tensor,
+) -> tuple[float, int, int]:
+    """A small batch in one call; the gradient of Σ value / divisor (nan: the rows that count) into g.
+
+    Args:
+        sizes: how many moments, whether "peak" is among them, the row of "label_logit" or −1.
+        g: strided as the logits.
+
+    Returns:
+        Σ value, how many rows count, and a number other than 0 where a label is out of range or a row that
+        counts is wholly masked.
+    """
+    layout = given[LAYOUT]
+    run = STEPS["rows" if layout[4] == 1 and layout[1] >= NARROW else "tiles"]
+    found = run(*given, sizes, program.instructions, program.number, parameters, divisor, _flat(g), layout)
+    return found  # type: ignore[no-any-return]
 
 
 def moments(inputs: Inputs) -> tuple[Tensor, Tensor | None]:

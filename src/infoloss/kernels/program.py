@@ -45,13 +45,16 @@ class Code(IntEnum):
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """Instructions in order; the value of the last one is the result."""
+    """Instructions in order; the value of the last one is the result.
 
-    code: NDArray[np.int64]
-    left: NDArray[np.int64]  # the instruction that gives a; for PARAMETER and MOMENT, which one
-    right: NDArray[np.int64]  # the instruction that gives b
-    number: NDArray[np.float64]  # of CONSTANT
-    active: NDArray[np.bool_]  # whether it depends on a moment
+    a and b are the instructions that give the values; for PARAMETER and MOMENT, a is which one.
+    """
+
+    instructions: NDArray[
+        np.int64
+    ]  # (4, n): code; what gives a (PARAMETER, MOMENT: which one); what gives b;
+    # and whether it depends on a moment
+    number: NDArray[np.float64]  # (n,) of CONSTANT
     parameters: tuple[str, ...]
 
 
@@ -89,13 +92,14 @@ class Tape:
         if last.index != len(keys) - 1:  # the interpreter takes the last one
             keys.append((int(Code.ADD), last.index, self.constant(0.0).index, 0.0))
             keys = [*self.instructions, keys[-1]]
-        code, left, right = (np.array([key[i] for key in keys], np.int64) for i in range(3))
+        instructions = np.zeros((4, len(keys)), np.int64)
+        instructions[:3] = np.array([key[:3] for key in keys]).T
+        code, left, right, active = instructions
         number = np.array([key[3] for key in keys], np.float64)
-        active = np.zeros(len(keys), np.bool_)
         for i in range(len(keys)):
             operation = code[i] > Code.MOMENT
             active[i] = code[i] == Code.MOMENT or (operation and (active[left[i]] or active[right[i]]))
-        return Program(code, left, right, number, active, tuple(self.parameters))
+        return Program(instructions, number, tuple(self.parameters))
 
 
 class Symbol:
@@ -145,7 +149,7 @@ class Symbol:
         return self._one(Code.NEGATE)
 
     def __ge__(self, other: Any) -> Symbol:
-        return (self - other)._one(Code.STEP)
+        return self.__sub__(other)._one(Code.STEP)
 
     __radd__ = __add__
     __rmul__ = __mul__

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from infoloss.kernels.cpu import labels, programs, rows, tiles
+from infoloss.kernels.cpu import labels, programs, rows, steps, tiles
 from infoloss.kernels.cpu.arithmetic import compiled
 from infoloss.kernels.cpu.layout import ORDER
 
-__all__ = ["FUNCTIONS", "ORDER"]
+__all__ = ["FUNCTIONS", "ORDER", "STEPS"]
 
 LOOPS: dict[str, Callable[..., Any]] = {
     "rows.moments": rows.moments,
@@ -31,3 +31,14 @@ FUNCTIONS: dict[tuple[str, bool], Any] = {
     for parallel in (False, True)
 }
 """The compiled loops, by name and by whether several threads work on them."""
+STEPS: dict[str, Any] = {
+    kind: compiled(
+        steps.step_of(
+            FUNCTIONS[f"{kind}.moments", False],
+            FUNCTIONS["values", False],
+            FUNCTIONS[f"{kind}.gradient", False],
+        )
+    )
+    for kind in ("rows", "tiles")
+}
+"""All of a small batch, in one thread."""

@@ -149,25 +149,12 @@ def _backward(code, a, b, x, g, ga, gb):
 
 
 def values(
-    code,
-    left,
-    right,
-    number,
-    active,
-    parameters,
-    moments,
-    maximum,
-    label,
-    label_row,
-    ignored,
-    kept,
-    value,
-    slopes,
+    instructions, number, parameters, moments, maximum, label, label_row, ignored, kept, value, slopes
 ):
     """The value of each row, and its derivatives in the moments.
 
     Args:
-        code, left, right, number, active: the program; the last instruction is the value.
+        instructions, number: the program; the last instruction is the value.
         parameters: (P,).
         moments: (K, N) as the kernel packed them.
         maximum: which of them is −inf where every class of the row is masked.
@@ -178,6 +165,7 @@ def values(
     Returns:
         Σ value, the number of rows that count, and N − n for the first of them that is wholly masked, or 0.
     """
+    code, left, right, active = instructions[0], instructions[1], instructions[2], instructions[3]
     rows = moments.shape[1]
     steps = len(code)
     chunks = (rows + ROWS - 1) // ROWS
