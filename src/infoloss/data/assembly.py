@@ -7,6 +7,7 @@ import numpy as np
 from infoloss.data.columns import Categorical, Column, codes, missing
 from infoloss.data.dataset import Dataset
 from infoloss.data.features import Features, listing
+from infoloss.data.inputs import Inputs
 from infoloss.data.names import counted
 from infoloss.data.roles import Roles
 from infoloss.data.splits import PARTS, SplitRule, fractions
@@ -18,8 +19,28 @@ _PART_NAMES = {
 }  # fmt: skip
 
 
-def dataset(name: str, features: Features, roles: Roles, *, source: str, notes: tuple[str, ...]) -> Dataset:
-    """The data set of these features and roles; raises where they cannot be learnt from."""
+def dataset(name: str, inputs: Inputs, roles: Roles, *, source: str, notes: tuple[str, ...]) -> Dataset:
+    """The data set of these inputs and roles; raises where they cannot be learnt from."""
+    if isinstance(inputs, Features):
+        _check_finite(inputs)
+    target, classes = _labels(roles.target, roles.target_name)
+    rule = _rule(roles)
+    inputs, dropped = _useful(inputs) if isinstance(inputs, Features) else (inputs, ())
+    made = Dataset(
+        name=name,
+        features=inputs,
+        target=target,
+        classes=classes,
+        rule=rule,
+        sample_weight=_weights(roles.sample_weight),
+        notes=(*notes, *dropped, *inputs.notes()),
+        source=source,
+    )
+    _check_classes(made, roles.target_name)
+    return made
+
+
+def _check_finite(features: Features) -> None:
     infinite = features.infinite()
     if infinite is not None:
         row, column = infinite
@@ -27,21 +48,6 @@ def dataset(name: str, features: Features, roles: Roles, *, source: str, notes: 
             f"column {column!r} is infinite in row {row} (counted from 0); expected finite numbers, "
             "or an empty field for a missing value"
         )
-    target, classes = _labels(roles.target, roles.target_name)
-    rule = _rule(roles)
-    features, dropped = _useful(features)
-    made = Dataset(
-        name=name,
-        features=features,
-        target=target,
-        classes=classes,
-        rule=rule,
-        sample_weight=_weights(roles.sample_weight),
-        notes=(*notes, *dropped, *features.notes()),
-        source=source,
-    )
-    _check_classes(made, roles.target_name)
-    return made
 
 
 def _labels(labels: Column, name: str) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from infoloss.data import splits
-from infoloss.data.features import Features
+from infoloss.data.inputs import Inputs, Scale
 from infoloss.data.splits import PARTS, Split, SplitRule
 
 __all__ = ["Arrays", "Dataset"]
@@ -20,10 +20,11 @@ __all__ = ["Arrays", "Dataset"]
 class Arrays:
     """What a model reads, for all rows; index with `split.train`, `split.validation`, `split.test`."""
 
-    features: np.ndarray  # (N, F) float32
+    features: np.ndarray  # (N, *input_shape) float32; bytes of images
     target: np.ndarray  # (N,) int64
     sample_weight: np.ndarray | None  # (N,) float32
-    feature_names: tuple[str, ...]  # F of them
+    feature_names: tuple[str, ...]  # F of them for a table, else none
+    scale: Scale | None = None  # what each batch of bytes is scaled by
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +43,7 @@ class Dataset:
     """
 
     name: str
-    features: Features
+    features: Inputs
     target: np.ndarray  # (N,) int64 codes
     classes: tuple[str, ...]
     rule: SplitRule
@@ -55,10 +56,15 @@ class Dataset:
         """Does every seed draw its own test rows? False for official splits, test files and time order."""
         return self.rule.resampled
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of what a model reads of one row: (F,) of a table, (C, H, W) of images."""
+        return self.features.input_shape
+
     @cached_property
     def sha256(self) -> str:
         """Of everything a run can read: features, names, target, groups, order, assignment, weights."""
-        names = [self.features.names, self.classes, [c.categories for c in self.features.categorical]]
+        names = [self.features.names, self.classes, self.features.categories]
         digest = hashlib.sha256(json.dumps(names).encode())
         for block in self.features.canonical():
             digest.update(block.tobytes())
@@ -76,10 +82,11 @@ class Dataset:
         return splits.split(self.rule, self.target, seed)
 
     def arrays(self, split: Split) -> Arrays:
-        """Imputed, encoded and standardised with numbers from the training rows only (`Features.encoded`)."""
+        """Encoded and scaled with numbers from the training rows only: `encoded` of tables, images, texts."""
         weight = None if self.sample_weight is None else self.sample_weight.astype(np.float32)
         encoded = self.features.encoded(split.train)
-        return Arrays(encoded, self.target, weight, self.features.encoded_names)
+        scale = self.features.scale(split.train)
+        return Arrays(encoded, self.target, weight, self.features.encoded_names, scale)
 
     def split_notes(self, split: Split) -> tuple[str, ...]:
         """What a reader should know of one split: rows on both sides, classes that a part lacks."""

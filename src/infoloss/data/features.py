@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from infoloss.data.columns import Categorical, Column
+from infoloss.data.inputs import Scale
 
 __all__ = ["MAX_CATEGORIES", "Features", "from_columns", "from_matrix", "listing"]
 
@@ -38,6 +39,16 @@ class Features:
         return self.numeric_names + self.categorical_names
 
     @property
+    def categories(self) -> tuple[tuple[str, ...], ...]:
+        """Names of the categories of every categorical column."""
+        return tuple(column.categories for column in self.categorical)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(F,), the columns of `encoded`."""
+        return (len(self.encoded_names),)
+
+    @property
     def encoded_names(self) -> tuple[str, ...]:
         """Names of the columns of `encoded`, one per column."""
         indicators = (
@@ -56,6 +67,10 @@ class Features:
         wide = [_standardised(block, train) for block in self._blocks()]
         wide += [_one_hot(column, train) for column in self.categorical]
         return np.concatenate(wide, axis=1) if wide else np.empty((self.rows, 0), np.float32)
+
+    def scale(self, train: np.ndarray) -> Scale | None:
+        """None: `encoded` leaves nothing to be done."""
+        return None
 
     def without(self, names: set[str]) -> Features:
         """The same without the named columns."""

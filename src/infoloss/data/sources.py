@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,9 +11,10 @@ from infoloss.data.dataset import Dataset
 from infoloss.data.features import from_matrix
 from infoloss.data.names import unknown
 from infoloss.data.roles import Roles, picked
+from infoloss.data.splits import FRACTIONS
 from infoloss.data.tables import SUFFIXES, read_table
 
-__all__ = ["FRACTIONS", "KNOWN", "load"]
+__all__ = ["KNOWN", "load"]
 
 KNOWN = {
     "digits": "scikit-learn, load_digits: 8×8 digits, Alpaydin & Kaynak 1998, UCI (CC BY 4.0)",
@@ -22,9 +22,6 @@ KNOWN = {
     "breast_cancer": "scikit-learn, load_breast_cancer: Wolberg et al. 1995, UCI (CC BY 4.0)",
 }
 """Data sets that come with scikit-learn: name → source."""
-
-FRACTIONS = re.compile(r"[\d.\s]+(/[\d.\s]+)+")
-"""Text that gives fractions and names no column."""
 
 
 def load(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-__all__ = ["PARTS", "Split", "SplitRule", "fractions"]
+__all__ = ["FRACTIONS", "PARTS", "Split", "SplitRule", "fractions"]
 
 PARTS = ("train", "validation", "test")
+
+FRACTIONS = re.compile(r"[\d.\s]+(/[\d.\s]+)+")
+"""Text that gives fractions and names no column."""
 
 
 @dataclass(frozen=True, eq=False)

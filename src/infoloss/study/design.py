@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -161,7 +162,8 @@ def settled(plan: Plan, dataset: Dataset) -> Design:
             "name": dataset.name,
             "sha256": dataset.sha256,
             "rows": len(dataset.target),
-            "features": len(dataset.arrays(dataset.split(0)).feature_names),
+            "features": prod(dataset.input_shape),
+            "input_shape": list(dataset.input_shape),
             "classes": list(dataset.classes),
             "class_rows": counts.tolist(),
             "source": dataset.source,
