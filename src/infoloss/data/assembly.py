@@ -9,14 +9,11 @@ from infoloss.data.dataset import Dataset
 from infoloss.data.features import Features, listing
 from infoloss.data.inputs import Inputs
 from infoloss.data.names import counted
+from infoloss.data.parts import part
 from infoloss.data.roles import Roles
 from infoloss.data.splits import PARTS, SplitRule, fractions
 
 __all__ = ["dataset"]
-
-_PART_NAMES = {
-    "train": 0, "training": 0, "validation": 1, "valid": 1, "val": 1, "dev": 1, "test": 2, "testing": 2,
-}  # fmt: skip
 
 
 def dataset(name: str, inputs: Inputs, roles: Roles, *, source: str, notes: tuple[str, ...]) -> Dataset:
@@ -125,14 +122,17 @@ def _shares(text: str | None, assignment: np.ndarray | None) -> tuple[float, flo
 def _assignment(parts: Column) -> np.ndarray:
     if not isinstance(parts, Categorical) or (parts.codes < 0).any():
         raise ValueError("the split column must name train, validation or test in every row")
-    wrong = [name for name in parts.categories if name.strip().lower() not in _PART_NAMES]
+    meant = {name: part(name) for name in parts.categories}
+    wrong = [name for name, found in meant.items() if found is None]
     if wrong:
         raise ValueError(f"the split column holds {wrong[0]!r}; expected train, validation or test")
-    number = np.array([_PART_NAMES[name.strip().lower()] for name in parts.categories])
+    number = np.array([PARTS.index(found) for found in meant.values() if found is not None])
     assignment = number[parts.codes]
-    for part in (0, 2):
-        if not (assignment == part).any():
-            raise ValueError(f"the split column names no {PARTS[part]} row; expected train and test at least")
+    for needed in (0, 2):
+        if not (assignment == needed).any():
+            raise ValueError(
+                f"the split column names no {PARTS[needed]} row; expected train and test at least"
+            )
     return np.asarray(assignment)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from infoloss.data.archives import from_archive
 from infoloss.data.assembly import dataset
 from infoloss.data.columns import categorical
 from infoloss.data.dataset import Dataset
@@ -35,7 +38,7 @@ def load(
     split: str | None = None,
     test: str | Path | None = None,
 ) -> Dataset:
-    """A data set by name ("digits", "wine", "breast_cancer") or from a table (.csv, .tsv, also .gz).
+    """A data set by name, or from a file: a table (.csv, .tsv, also .gz; .parquet) or arrays (.npz).
 
     Args:
         spec: name or path.
@@ -45,35 +48,88 @@ def load(
         order: column of times; the test rows are the latest, the validation rows the latest before them.
         sample_weight: column of weights ≥ 0, not a feature.
         split: fractions "0.6/0.2/0.2" of train/validation/test, or a column that holds these names (without
-            validation rows, they are drawn from the training rows). With `test`: "0.8/0.2".
+            validation rows, they are drawn from the training rows). Where the test rows are given: "0.8/0.2".
         test: a second table whose rows are the test rows.
 
     Returns:
         A `Dataset`; its notes say what was chosen, dropped, imputed and encoded.
 
     Raises:
-        ValueError: for what cannot be learnt from, with place, value and what was expected.
+        ValueError: for what cannot be learnt from, with place, value and what was expected; and for an option
+            that does not belong to such data.
 
     Example:
         >>> load("digits").classes
         ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')
     """
-    drop = [drop] if isinstance(drop, str) else list(drop)
-    roles = {"target": target, "groups": group, "order": order, "sample_weight": sample_weight}
+    options = {
+        "target": target,
+        "drop": (drop,) if isinstance(drop, str) else tuple(drop),
+        "group": group,
+        "order": order,
+        "sample_weight": sample_weight,
+        "split": split,
+        "test": test,
+    }
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    kind = _kind(spec)
+    for name, value in given.items():
+        if name not in kind.options:
+            raise ValueError(f"{name}={value!r}: {str(spec)!r} is {kind.what}; {_taken(kind)}")
+    return kind.read(spec, given)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of source: what it is, the options it takes, and what reads it."""
+
+    what: str
+    options: tuple[str, ...]
+    read: Callable[[Any, Mapping[str, Any]], Dataset]
+
+
+def _kind(spec: str | Path) -> Kind:
     if str(spec) in KNOWN:
-        given = {**roles, "drop": drop or None, "test": test}
-        wrong = [option for option, value in given.items() if value is not None]
-        if wrong:
-            raise ValueError(f"{wrong[0]}={given[wrong[0]]!r} is for tables; {str(spec)!r} has fixed columns")
-        return _known(str(spec), split)
-    path = _table_path(spec)
+        return _BUNDLED
+    name = Path(spec).name.lower()
+    if name.endswith(SUFFIXES):
+        return _TABLE
+    if name.endswith(".npz"):
+        return _ARCHIVE
+    kinds = f"{', '.join((*SUFFIXES, '.npz'))}"
+    if Path(spec).exists():
+        raise ValueError(f"{spec}: expected one of {kinds}")
+    raise ValueError(f"{unknown('data set', str(spec), KNOWN)}, or a path: {kinds}")
+
+
+def _taken(kind: Kind) -> str:
+    return f"it takes {', '.join(kind.options)}" if kind.options else "it takes no option"
+
+
+def _bundled(spec: str | Path, given: Mapping[str, Any]) -> Dataset:
+    try:
+        import sklearn.datasets
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(f"{spec} needs scikit-learn: pip install 'infoloss[study]'") from None
+
+    name = str(spec)
+    bunch = getattr(sklearn.datasets, f"load_{name}")()
+    features = from_matrix(bunch.data, names=tuple(map(str, bunch.feature_names)))
+    labels = categorical([str(bunch.target_names[code]) for code in bunch.target])
+    roles = Roles(target=labels, target_name="the target", fractions=given.get("split"))
+    return dataset(name, features, roles, source=KNOWN[name], notes=())
+
+
+def _table(spec: str | Path, given: Mapping[str, Any]) -> Dataset:
+    path, test, split = Path(spec), given.get("test"), given.get("split")
+    roles = {role: given.get(option) for option, role in _COLUMNS.items()}
     fractions = split if split is not None and FRACTIONS.fullmatch(split) else None
     if split is not None and fractions is None:
         if test is not None:
             raise ValueError(f"split={split!r} and test={str(test)!r} both say which rows test; give one")
         roles["parts"] = split
     table, rows = read_table(path, test=test)
-    features, chosen, target_name, notes = picked(table.columns, roles, drop)
+    features, chosen, target_name, notes = picked(table.columns, roles, given.get("drop", ()))
     if test is not None:
         chosen["parts"] = categorical(["train"] * rows + ["test"] * (len(chosen["target"]) - rows))
     return dataset(
@@ -85,24 +141,12 @@ def load(
     )
 
 
-def _table_path(spec: str | Path) -> Path:
-    path = Path(spec)
-    if path.name.lower().endswith(SUFFIXES):
-        return path
-    kinds = ", ".join(SUFFIXES)
-    if path.exists():
-        raise ValueError(f"{path}: expected a table, {kinds}")
-    raise ValueError(f"{unknown('data set', str(spec), KNOWN)}, or the path of a table ({kinds})")
+def _archive(spec: str | Path, given: Mapping[str, Any]) -> Dataset:
+    return from_archive(Path(spec), **given)
 
 
-def _known(name: str, split: str | None) -> Dataset:
-    try:
-        import sklearn.datasets
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(f"{name} needs scikit-learn: pip install 'infoloss[study]'") from None
+_COLUMNS = {"target": "target", "group": "groups", "order": "order", "sample_weight": "sample_weight"}
 
-    bunch = getattr(sklearn.datasets, f"load_{name}")()
-    features = from_matrix(bunch.data, names=tuple(map(str, bunch.feature_names)))
-    labels = categorical([str(bunch.target_names[code]) for code in bunch.target])
-    roles = Roles(target=labels, target_name="the target", fractions=split)
-    return dataset(name, features, roles, source=KNOWN[name], notes=())
+_BUNDLED = Kind("a set with fixed columns", ("split",), _bundled)
+_TABLE = Kind("a table", (*_COLUMNS, "drop", "split", "test"), _table)
+_ARCHIVE = Kind("an archive of arrays", ("split",), _archive)
