@@ -180,7 +180,7 @@ def test_test_file_without_a_column(table):
     [
         ("digit", r"no data set 'digit'; did you mean 'digits'\?"),
         ("nowhere.csv", "nowhere.csv: no such file"),
-        (".", r"\.: expected one of \.csv, "),
+        (__file__, r"test_data_tables\.py: expected \.csv, "),
     ],
 )
 def test_unknown_data(spec, message):

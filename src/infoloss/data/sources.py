@@ -12,6 +12,7 @@ from infoloss.data.assembly import dataset
 from infoloss.data.columns import categorical
 from infoloss.data.dataset import Dataset
 from infoloss.data.features import from_matrix
+from infoloss.data.image_files import from_image_files
 from infoloss.data.names import unknown
 from infoloss.data.roles import Roles, picked
 from infoloss.data.splits import FRACTIONS
@@ -37,11 +38,12 @@ def load(
     sample_weight: str | None = None,
     split: str | None = None,
     test: str | Path | None = None,
+    image_size: int | None = None,
 ) -> Dataset:
-    """A data set by name, or from a file: a table (.csv, .tsv, also .gz; .parquet) or arrays (.npz).
+    """A data set by name, or from files: a table (.csv, .tsv, also .gz; .parquet), arrays (.npz), images.
 
     Args:
-        spec: name or path.
+        spec: name or path; of images a folder or .zip with one folder a class, perhaps below train/, test/.
         target: the column to predict; default: `roles.TARGETS`, else the last column.
         drop: columns to leave out.
         group: column of groups (patients, users …); no group has rows in two parts.
@@ -50,6 +52,7 @@ def load(
         split: fractions "0.6/0.2/0.2" of train/validation/test, or a column that holds these names (without
             validation rows, they are drawn from the training rows). Where the test rows are given: "0.8/0.2".
         test: a second table whose rows are the test rows.
+        image_size: pixels a side that images are brought to.
 
     Returns:
         A `Dataset`; its notes say what was chosen, dropped, imputed and encoded.
@@ -70,6 +73,7 @@ def load(
         "sample_weight": sample_weight,
         "split": split,
         "test": test,
+        "image_size": image_size,
     }
     given = {name: value for name, value in options.items() if value not in (None, ())}
     kind = _kind(spec)
@@ -96,9 +100,11 @@ def _kind(spec: str | Path) -> Kind:
         return _TABLE
     if name.endswith(".npz"):
         return _ARCHIVE
-    kinds = f"{', '.join((*SUFFIXES, '.npz'))}"
+    if name.endswith(".zip") or Path(spec).is_dir():
+        return _IMAGES
+    kinds = f"{', '.join((*SUFFIXES, '.npz'))}, a folder or .zip of images"
     if Path(spec).exists():
-        raise ValueError(f"{spec}: expected one of {kinds}")
+        raise ValueError(f"{spec}: expected {kinds}")
     raise ValueError(f"{unknown('data set', str(spec), KNOWN)}, or a path: {kinds}")
 
 
@@ -145,8 +151,13 @@ def _archive(spec: str | Path, given: Mapping[str, Any]) -> Dataset:
     return from_archive(Path(spec), **given)
 
 
+def _images(spec: str | Path, given: Mapping[str, Any]) -> Dataset:
+    return from_image_files(Path(spec), **given)
+
+
 _COLUMNS = {"target": "target", "group": "groups", "order": "order", "sample_weight": "sample_weight"}
 
 _BUNDLED = Kind("a set with fixed columns", ("split",), _bundled)
 _TABLE = Kind("a table", (*_COLUMNS, "drop", "split", "test"), _table)
 _ARCHIVE = Kind("an archive of arrays", ("split",), _archive)
+_IMAGES = Kind("a folder of images", ("split", "image_size"), _images)
