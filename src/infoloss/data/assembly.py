@@ -115,6 +115,8 @@ def _shares(text: str | None, assignment: np.ndarray | None) -> tuple[float, flo
     if assignment is None:
         train, validation, test = fractions(text)
         return (train, validation, test)
+    if (assignment == 1).any():
+        raise ValueError(f"split={text!r}, but the data say themselves which rows train, validate and test")
     train, validation = fractions(text, parts=2)
     return (train, validation, 0.0)
 

@@ -53,15 +53,13 @@ def from_image_files(path: Path, *, image_size: int | None = None, split: str | 
             images of val/ test). The layout of Tiny-ImageNet, with its list of labels in val/, is known too.
         image_size: pixels a side, `IMAGE_SIZE` unless given: the longer side is cropped to a square around
             the middle, then the image is resized (bilinear).
-        split: fractions, as in `load`.
+        split: fractions, as in `load`; two, of train and validation, where test images are given.
 
     Raises:
         ValueError: no image, an image outside the folders or one that cannot be read; classes that the
             training images lack.
     """
     files, notes = _laid_out(tree(path), path)
-    if split is not None and files[0].part is not None:
-        raise ValueError(f"split={split!r}, but the folders of {path} say themselves what trains and tests")
     size = IMAGE_SIZE if image_size is None else image_size
     found, said = images(decoded(tree(path), [file.name for file in files], size=size, place=str(path)))
     roles = Roles(

@@ -14,18 +14,22 @@ from infoloss.data.dataset import Dataset
 from infoloss.data.features import from_matrix
 from infoloss.data.image_files import from_image_files
 from infoloss.data.names import unknown
+from infoloss.data.official import OFFICIAL, from_official
 from infoloss.data.roles import Roles, picked
 from infoloss.data.splits import FRACTIONS
 from infoloss.data.tables import SUFFIXES, read_table
 
 __all__ = ["KNOWN", "load"]
 
-KNOWN = {
+_SCIKIT = {
     "digits": "scikit-learn, load_digits: 8×8 digits, Alpaydin & Kaynak 1998, UCI (CC BY 4.0)",
     "wine": "scikit-learn, load_wine: Aeberhard & Forina 1991, UCI (CC BY 4.0)",
     "breast_cancer": "scikit-learn, load_breast_cancer: Wolberg et al. 1995, UCI (CC BY 4.0)",
 }
 """Data sets that come with scikit-learn: name → source."""
+
+KNOWN = {**_SCIKIT, **{name: official.about for name, official in OFFICIAL.items()}}
+"""Data sets known by name: name → source."""
 
 
 def load(
@@ -43,7 +47,8 @@ def load(
     """A data set by name, or from files: a table (.csv, .tsv, also .gz; .parquet), arrays (.npz), images.
 
     Args:
-        spec: name or path; of images a folder or .zip with one folder a class, perhaps below train/, test/.
+        spec: name (see `KNOWN`) or path; of images a folder or .zip with one folder a class, perhaps below
+            train/ and test/.
         target: the column to predict; default: `roles.TARGETS`, else the last column.
         drop: columns to leave out.
         group: column of groups (patients, users …); no group has rows in two parts.
@@ -93,8 +98,10 @@ class Kind:
 
 
 def _kind(spec: str | Path) -> Kind:
-    if str(spec) in KNOWN:
+    if str(spec) in _SCIKIT:
         return _BUNDLED
+    if str(spec) in OFFICIAL:
+        return _OFFICIAL
     name = Path(spec).name.lower()
     if name.endswith(SUFFIXES):
         return _TABLE
@@ -123,7 +130,7 @@ def _bundled(spec: str | Path, given: Mapping[str, Any]) -> Dataset:
     features = from_matrix(bunch.data, names=tuple(map(str, bunch.feature_names)))
     labels = categorical([str(bunch.target_names[code]) for code in bunch.target])
     roles = Roles(target=labels, target_name="the target", fractions=given.get("split"))
-    return dataset(name, features, roles, source=KNOWN[name], notes=())
+    return dataset(name, features, roles, source=_SCIKIT[name], notes=())
 
 
 def _table(spec: str | Path, given: Mapping[str, Any]) -> Dataset:
@@ -155,9 +162,14 @@ def _images(spec: str | Path, given: Mapping[str, Any]) -> Dataset:
     return from_image_files(Path(spec), **given)
 
 
+def _official(spec: str | Path, given: Mapping[str, Any]) -> Dataset:
+    return from_official(str(spec), **given)
+
+
 _COLUMNS = {"target": "target", "group": "groups", "order": "order", "sample_weight": "sample_weight"}
 
 _BUNDLED = Kind("a set with fixed columns", ("split",), _bundled)
+_OFFICIAL = Kind("a set of images", ("split", "image_size"), _official)
 _TABLE = Kind("a table", (*_COLUMNS, "drop", "split", "test"), _table)
 _ARCHIVE = Kind("an archive of arrays", ("split",), _archive)
 _IMAGES = Kind("a folder of images", ("split", "image_size"), _images)
