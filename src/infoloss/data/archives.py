@@ -12,7 +12,7 @@ import numpy as np
 
 from infoloss.data.arrays import from_arrays
 from infoloss.data.dataset import Dataset
-from infoloss.data.parts import part, used
+from infoloss.data.parts import part, title, used
 
 __all__ = ["INPUTS", "LABELS", "from_archive", "read_archive"]
 
@@ -42,11 +42,11 @@ def from_archive(path: Path, *, split: str | None = None) -> Dataset:
     if None in pairs:
         X, y = pairs[None]
         roles: dict[str, Any] = {name: arrays[name] for name in _BESIDE if name in others}
-        made = from_arrays(X, y, name=path.stem, split=split, **roles)
+        made = from_arrays(X, y, name=title(path), split=split, **roles)
     elif len(pairs) == 1:
         [(X, y)] = pairs.values()
         roles = {}
-        made = from_arrays(X, y, name=path.stem, split=split)
+        made = from_arrays(X, y, name=title(path), split=split)
     else:
         if split is not None:
             raise ValueError(f"split={split!r}, but {path} says itself which rows train and test")
@@ -86,7 +86,7 @@ def _of_parts(pairs: dict[str, Pair], path: Path) -> tuple[Dataset, tuple[str, .
     X = np.concatenate([pairs[name][0] for name in roles])
     y = np.concatenate([_flat(pairs[name][1]) for name in roles])
     parts = np.repeat(list(roles.values()), [len(pairs[name][0]) for name in roles])
-    return from_arrays(X, y, name=path.stem, split=parts), notes
+    return from_arrays(X, y, name=title(path), split=parts), notes
 
 
 def _flat(labels: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 from infoloss.data import splits
 from infoloss.data.inputs import Inputs, Scale
 from infoloss.data.splits import PARTS, Split, SplitRule
+from infoloss.data.texts import TokenTexts
 
 __all__ = ["Arrays", "Dataset"]
 
@@ -20,7 +21,7 @@ __all__ = ["Arrays", "Dataset"]
 class Arrays:
     """What a model reads, for all rows; index with `split.train`, `split.validation`, `split.test`."""
 
-    features: np.ndarray  # (N, *input_shape) float32; bytes of images
+    features: np.ndarray  # (N, *input_shape) float32; images: bytes; tokens: int32
     target: np.ndarray  # (N,) int64
     sample_weight: np.ndarray | None  # (N,) float32
     feature_names: tuple[str, ...]  # F of them for a table, else none
@@ -58,8 +59,13 @@ class Dataset:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of what a model reads of one row: (F,) of a table, (C, H, W) of images."""
+        """Shape of what a model reads of one row: (F,) of a table, (C, H, W) of images, (L,) of token ids."""
         return self.features.input_shape
+
+    @property
+    def vocabulary(self) -> int | None:
+        """How many token ids there are, 0 (padding) included; None where rows are numbers."""
+        return self.features.vocabulary if isinstance(self.features, TokenTexts) else None
 
     @cached_property
     def sha256(self) -> str:

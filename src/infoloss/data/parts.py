@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 
 from infoloss.data.splits import PARTS
 
-__all__ = ["part", "used"]
+__all__ = ["part", "title", "used"]
 
 _NAMES = {
     "train": 0, "training": 0, "validation": 1, "valid": 1, "val": 1, "dev": 1, "test": 2, "testing": 2,
@@ -44,3 +45,14 @@ def used(found: Collection[str]) -> tuple[dict[str, str], tuple[str, ...]]:
         return {name: name for name in PARTS if name in found}, ()
     said = "there are no test rows: the given validation rows test, others are drawn from the training rows"
     return {"train": "train", "validation": "test"}, (said,)
+
+
+def title(path: Path) -> str:
+    """What the data of a file are called: by its name, or by its folder where the name only tells the part.
+
+    Example:
+        >>> title(Path("wine.tsv.gz")), title(Path("banking77/train.csv"))
+        ('wine', 'banking77')
+    """
+    name = path.name.split(".")[0]
+    return path.resolve().parent.name or name if part(name) else name

@@ -9,15 +9,18 @@ from typing import Any
 
 from infoloss.data.archives import from_archive
 from infoloss.data.assembly import dataset
-from infoloss.data.columns import categorical
+from infoloss.data.columns import Column, categorical
 from infoloss.data.dataset import Dataset
 from infoloss.data.features import from_matrix
 from infoloss.data.image_files import from_image_files
+from infoloss.data.inputs import Inputs
 from infoloss.data.names import unknown
 from infoloss.data.official import OFFICIAL, from_official
+from infoloss.data.parts import title
 from infoloss.data.roles import Roles, picked
 from infoloss.data.splits import FRACTIONS
-from infoloss.data.tables import SUFFIXES, read_table
+from infoloss.data.tables import SUFFIXES, Table, read_table
+from infoloss.data.text_files import from_lines, text_inputs, texts_of
 
 __all__ = ["KNOWN", "load"]
 
@@ -43,8 +46,10 @@ def load(
     split: str | None = None,
     test: str | Path | None = None,
     image_size: int | None = None,
+    text: str | None = None,
+    text_column: str | None = None,
 ) -> Dataset:
-    """A data set by name, or from files: a table (.csv, .tsv, also .gz; .parquet), arrays (.npz), images.
+    """A data set by name, or from files: tables (.csv, .tsv, .parquet), arrays (.npz), images, texts.
 
     Args:
         spec: name (see `KNOWN`) or path; of images a folder or .zip with one folder a class, perhaps below
@@ -58,6 +63,9 @@ def load(
             validation rows, they are drawn from the training rows). Where the test rows are given: "0.8/0.2".
         test: a second table whose rows are the test rows.
         image_size: pixels a side that images are brought to.
+        text: "hashed" or "tokens": read a column of a table as text, or a file with a label and a text a line
+            (.txt is read so anyway), as hashed n-grams or as ids of words.
+        text_column: which column of a table that is; the only one of text unless given.
 
     Returns:
         A `Dataset`; its notes say what was chosen, dropped, imputed and encoded.
@@ -79,9 +87,11 @@ def load(
         "split": split,
         "test": test,
         "image_size": image_size,
+        "text": text,
+        "text_column": text_column,
     }
     given = {name: value for name, value in options.items() if value not in (None, ())}
-    kind = _kind(spec)
+    kind = _kind(spec, is_text=text is not None)
     for name, value in given.items():
         if name not in kind.options:
             raise ValueError(f"{name}={value!r}: {str(spec)!r} is {kind.what}; {_taken(kind)}")
@@ -97,7 +107,7 @@ class Kind:
     read: Callable[[Any, Mapping[str, Any]], Dataset]
 
 
-def _kind(spec: str | Path) -> Kind:
+def _kind(spec: str | Path, *, is_text: bool) -> Kind:
     if str(spec) in _SCIKIT:
         return _BUNDLED
     if str(spec) in OFFICIAL:
@@ -109,7 +119,9 @@ def _kind(spec: str | Path) -> Kind:
         return _ARCHIVE
     if name.endswith(".zip") or Path(spec).is_dir():
         return _IMAGES
-    kinds = f"{', '.join((*SUFFIXES, '.npz'))}, a folder or .zip of images"
+    if name.endswith((".txt", ".txt.gz")) or (is_text and Path(spec).exists()):
+        return _LINES
+    kinds = f"{', '.join((*SUFFIXES, '.npz', '.txt'))}, a folder or .zip of images"
     if Path(spec).exists():
         raise ValueError(f"{spec}: expected {kinds}")
     raise ValueError(f"{unknown('data set', str(spec), KNOWN)}, or a path: {kinds}")
@@ -142,16 +154,34 @@ def _table(spec: str | Path, given: Mapping[str, Any]) -> Dataset:
             raise ValueError(f"split={split!r} and test={str(test)!r} both say which rows test; give one")
         roles["parts"] = split
     table, rows = read_table(path, test=test)
-    features, chosen, target_name, notes = picked(table.columns, roles, given.get("drop", ()))
+    features, chosen, target_name, notes = _picked(table, roles, given)
     if test is not None:
         chosen["parts"] = categorical(["train"] * rows + ["test"] * (len(chosen["target"]) - rows))
     return dataset(
-        path.name.split(".")[0],
+        title(path),
         features,
         Roles(target_name=target_name, fractions=fractions, **chosen),
         source=path.name if test is None else f"{path.name}, test rows from {Path(test).name}",
         notes=(*notes, *table.notes),
     )
+
+
+def _picked(
+    table: Table, roles: Mapping[str, str | None], given: Mapping[str, Any]
+) -> tuple[Inputs, dict[str, Column], str, tuple[str, ...]]:
+    """Inputs, the columns that have a role, the target's name, notes."""
+    if "text_column" in given:
+        roles = {**roles, "text": given["text_column"]}
+    features, chosen, target_name, notes = picked(table.columns, roles, given.get("drop", ()))
+    if "text" not in given and "text_column" not in given:
+        return features, chosen, target_name, notes
+    texts, said = texts_of(features, chosen.pop("text", None))
+    return text_inputs(texts, given.get("text", "hashed")), chosen, target_name, (*notes, *said)
+
+
+def _lines(spec: str | Path, given: Mapping[str, Any]) -> Dataset:
+    test = given.get("test")
+    return from_lines(Path(spec), **{**given, "test": None if test is None else Path(test)})
 
 
 def _archive(spec: str | Path, given: Mapping[str, Any]) -> Dataset:
@@ -170,6 +200,7 @@ _COLUMNS = {"target": "target", "group": "groups", "order": "order", "sample_wei
 
 _BUNDLED = Kind("a set with fixed columns", ("split",), _bundled)
 _OFFICIAL = Kind("a set of images", ("split", "image_size"), _official)
-_TABLE = Kind("a table", (*_COLUMNS, "drop", "split", "test"), _table)
+_TABLE = Kind("a table", (*_COLUMNS, "drop", "split", "test", "text", "text_column"), _table)
 _ARCHIVE = Kind("an archive of arrays", ("split",), _archive)
 _IMAGES = Kind("a folder of images", ("split", "image_size"), _images)
+_LINES = Kind("a file of texts", ("text", "split", "test"), _lines)
