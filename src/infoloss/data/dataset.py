@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from infoloss.data import splits
+from infoloss.data.alterations import Alteration
 from infoloss.data.inputs import Inputs, Scale
 from infoloss.data.splits import PARTS, Split, SplitRule
 from infoloss.data.texts import TokenTexts
@@ -22,7 +23,7 @@ class Arrays:
     """What a model reads, for all rows; index with `split.train`, `split.validation`, `split.test`."""
 
     features: np.ndarray  # (N, *input_shape) float32; images: bytes; tokens: int32
-    target: np.ndarray  # (N,) int64
+    target: np.ndarray  # (N,) int64, with the wrong labels of training rows, if any
     sample_weight: np.ndarray | None  # (N,) float32
     feature_names: tuple[str, ...]  # F of them for a table, else none
     scale: Scale | None = None  # what each batch of bytes is scaled by
@@ -51,6 +52,7 @@ class Dataset:
     sample_weight: np.ndarray | None
     notes: tuple[str, ...]
     source: str
+    alteration: Alteration = field(default_factory=Alteration)
 
     @property
     def resampled(self) -> bool:
@@ -69,7 +71,7 @@ class Dataset:
 
     @cached_property
     def sha256(self) -> str:
-        """Of everything a run can read: features, names, target, groups, order, assignment, weights."""
+        """Of everything a run can read: features, names, labels, groups, order, parts, weights, noise."""
         names = [self.features.names, self.classes, self.features.categories]
         digest = hashlib.sha256(json.dumps(names).encode())
         for block in self.features.canonical():
@@ -78,6 +80,8 @@ class Dataset:
         for role, values in zip(["target", "groups", "order", "assignment", "weight"], others, strict=True):
             if values is not None:
                 digest.update(role.encode() + np.ascontiguousarray(values + 0.0, "<f8").tobytes())
+        if altered := self.alteration.described():
+            digest.update(json.dumps(altered).encode())
         return digest.hexdigest()
 
     def split(self, seed: int) -> Split:
@@ -85,14 +89,19 @@ class Dataset:
 
         Stratified by class with at least one row of each in every part, unless the data fix the test rows.
         """
-        return splits.split(self.rule, self.target, seed)
+        drawn = splits.split(self.rule, self.target, seed)
+        return self.alteration.rows(drawn, self.target, len(self.classes))
+
+    def labels(self, split: Split) -> np.ndarray:
+        """(N,) what training is told: `target`, but where the labels of training rows were made wrong."""
+        return self.alteration.labels(split, self.target, len(self.classes))
 
     def arrays(self, split: Split) -> Arrays:
         """Encoded and scaled with numbers from the training rows only: `encoded` of tables, images, texts."""
         weight = None if self.sample_weight is None else self.sample_weight.astype(np.float32)
         encoded = self.features.encoded(split.train)
         scale = self.features.scale(split.train)
-        return Arrays(encoded, self.target, weight, self.features.encoded_names, scale)
+        return Arrays(encoded, self.labels(split), weight, self.features.encoded_names, scale)
 
     def split_notes(self, split: Split) -> tuple[str, ...]:
         """What a reader should know of one split: rows on both sides, classes that a part lacks."""

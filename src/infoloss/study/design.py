@@ -149,10 +149,11 @@ def settled(plan: Plan, dataset: Dataset) -> Design:
         PlanError: a loss that cannot be trained on these classes, or two of the same.
     """
     counts = np.bincount(dataset.target, minlength=len(dataset.classes))
-    by_classes = "balanced_accuracy" if uneven(counts) else "accuracy"
+    learnt = _learnt(dataset, counts)
+    by_classes = "balanced_accuracy" if uneven(counts) or uneven(learnt) else "accuracy"
     metric = by_classes if plan.metric == "auto" else plan.metric
     count = SEEDS_OF_A_SMALL_TABLE if len(dataset.target) < SMALL_TABLE else SEEDS_OF_A_LARGE_TABLE
-    losses = plan.losses or tuple(Loss(expression=text) for text in default_losses(counts))
+    losses = plan.losses or tuple(Loss(expression=text) for text in default_losses(learnt))
     seeds = plan.seeds or tuple(range(count))
     if plan.tuning.enabled and set(seeds) & set(plan.tuning.seeds):
         shared = sorted(set(seeds) & set(plan.tuning.seeds))
@@ -182,6 +183,13 @@ def settled(plan: Plan, dataset: Dataset) -> Design:
         device="cpu" if plan.device == "auto" else plan.device,
         notes=dataset.notes,
     )
+
+
+def _learnt(dataset: Dataset, counts: np.ndarray) -> np.ndarray:
+    """Rows of each class as a loss meets them: all, or the training rows where they were made uneven."""
+    if dataset.alteration.imbalance == 1:
+        return counts
+    return np.bincount(dataset.target[dataset.split(0).train], minlength=len(counts))
 
 
 def learning_rates(plan: Plan) -> tuple[float, ...]:

@@ -74,7 +74,14 @@ class Materials:
             "classes": len(self.dataset.classes),
             "precision": "float32",
             "source": None,
+            **self._alteration,
         }
+
+    @property
+    def _alteration(self) -> dict[str, Any]:
+        """Written where there is one: the identities of all other runs are as they were."""
+        found = self.dataset.alteration.described()
+        return {"alteration": found} if found else {}
 
     def _bindings(self, arm: Arm, seed: int) -> dict[str, list[float]]:
         """Class counts and prior of the training rows (by weight, if any), where the loss wants them."""
@@ -83,9 +90,10 @@ class Materials:
         wanted = parse(arm.expression).unbound
         if not wanted:
             return {}
-        rows, weight = self.split(seed).train, self.dataset.sample_weight
+        split, weight = self.split(seed), self.dataset.sample_weight
+        rows = split.train
         counts = np.bincount(
-            self.dataset.target[rows],
+            self.dataset.labels(split)[rows],
             None if weight is None else weight[rows],
             minlength=len(self.dataset.classes),
         ).astype(float)
