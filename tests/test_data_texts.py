@@ -86,7 +86,6 @@ def test_a_column_of_a_table(file):
     assert tokens.split(3).sha256 == data.split(3).sha256
     arrays = tokens.arrays(tokens.split(0))
     assert arrays.features.dtype == np.int32
-    assert arrays.scale is None
 
 
 def test_which_column(file):

@@ -11,7 +11,7 @@ import numpy as np
 
 from infoloss.data import splits
 from infoloss.data.alterations import Alteration
-from infoloss.data.inputs import Inputs, Scale
+from infoloss.data.inputs import Inputs
 from infoloss.data.splits import PARTS, Split, SplitRule
 from infoloss.data.texts import TokenTexts
 
@@ -22,11 +22,10 @@ __all__ = ["Arrays", "Dataset"]
 class Arrays:
     """What a model reads, for all rows; index with `split.train`, `split.validation`, `split.test`."""
 
-    features: np.ndarray  # (N, *input_shape) float32; images: bytes; tokens: int32
+    features: np.ndarray  # (N, *input_shape) float32; of images perhaps uint8, of tokens int32
     target: np.ndarray  # (N,) int64, with the wrong labels of training rows, if any
     sample_weight: np.ndarray | None  # (N,) float32
     feature_names: tuple[str, ...]  # F of them for a table, else none
-    scale: Scale | None = None  # what each batch of bytes is scaled by
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,11 +96,10 @@ class Dataset:
         return self.alteration.labels(split, self.target, len(self.classes))
 
     def arrays(self, split: Split) -> Arrays:
-        """Encoded and scaled with numbers from the training rows only: `encoded` of tables, images, texts."""
+        """Encoded with numbers from the training rows only: see `encoded` of tables, images and texts."""
         weight = None if self.sample_weight is None else self.sample_weight.astype(np.float32)
         encoded = self.features.encoded(split.train)
-        scale = self.features.scale(split.train)
-        return Arrays(encoded, self.labels(split), weight, self.features.encoded_names, scale)
+        return Arrays(encoded, self.labels(split), weight, self.features.encoded_names)
 
     def split_notes(self, split: Split) -> tuple[str, ...]:
         """What a reader should know of one split: rows on both sides, classes that a part lacks."""

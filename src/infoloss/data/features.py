@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from infoloss.data.columns import Categorical, Column
-from infoloss.data.inputs import Scale
 
 __all__ = ["MAX_CATEGORIES", "Features", "from_columns", "from_matrix", "listing"]
 
@@ -67,10 +66,6 @@ class Features:
         wide = [_standardised(block, train) for block in self._blocks()]
         wide += [_one_hot(column, train) for column in self.categorical]
         return np.concatenate(wide, axis=1) if wide else np.empty((self.rows, 0), np.float32)
-
-    def scale(self, train: np.ndarray) -> Scale | None:
-        """None: `encoded` leaves nothing to be done."""
-        return None
 
     def without(self, names: set[str]) -> Features:
         """The same without the named columns."""

@@ -5,11 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
-
-from infoloss.data.inputs import Scale
 
 __all__ = ["Images", "channels_first", "images"]
 
@@ -19,10 +16,7 @@ _CHANNELS = (1, 3, 4)
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Images or other arrays of one shape: bytes stay bytes, other numbers are standardised.
-
-    Bytes are scaled batch by batch (`scale`): as float32 they would take four times the memory.
-    """
+    """Images or other arrays of one shape. Bytes stay bytes: float32 would take four times the memory."""
 
     values: np.ndarray  # (N, C, d1, …) uint8, perhaps a memory map, or float32
 
@@ -47,17 +41,8 @@ class Images:
         return ()
 
     def encoded(self, train: np.ndarray) -> np.ndarray:
-        """(N, C, d1, …): bytes as they are; else (x − mean) / standard deviation of the channel, float32."""
-        if self._bytes:
-            return self.values
-        scale = self._scale(train)
-        wide = (1, -1, *(1,) * (self.values.ndim - 2))
-        found = (self.values - scale.mean.reshape(wide)) / scale.deviation.reshape(wide)
-        return np.asarray(found, np.float32)
-
-    def scale(self, train: np.ndarray) -> Scale | None:
-        """Mean and standard deviation of each channel over the training rows, for bytes."""
-        return self._scale(train) if self._bytes else None
+        """(N, C, d1, …): the values as they are. Training scales them, batch by batch."""
+        return self.values
 
     def canonical(self) -> Iterator[np.ndarray]:
         yield np.array(self.values.shape, "<i8")
@@ -74,32 +59,11 @@ class Images:
 
     def notes(self) -> tuple[str, ...]:
         shape = " × ".join(map(str, self.input_shape))
-        return (
-            f"rows of shape {shape} (channels first), scaled by mean and standard deviation of each channel "
-            "over the training rows",
-        )
+        return (f"each row is an array of {shape} {'bytes' if self._bytes else 'numbers'}, channels first",)
 
     @property
     def _bytes(self) -> bool:
         return self.values.dtype == np.uint8
-
-    def _scale(self, train: np.ndarray) -> Scale:
-        sums, squares = (moments[train].sum(axis=0) for moments in self._moments)
-        count = len(train) * int(np.prod(self.values.shape[2:]))
-        mean = sums / count
-        deviation = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
-        deviation[deviation == 0] = 1.0
-        return Scale(mean.astype(np.float32), deviation.astype(np.float32))
-
-    @cached_property
-    def _moments(self) -> tuple[np.ndarray, np.ndarray]:
-        """(N, C) sums and sums of squares of each row's channels: exact for bytes, whatever the order."""
-        sums, squares = [], []
-        for block in self._blocks():
-            wide = block.reshape(*block.shape[:2], -1).astype(np.int64 if self._bytes else np.float64)
-            sums.append(wide.sum(axis=2))
-            squares.append((wide**2).sum(axis=2))
-        return np.concatenate(sums), np.concatenate(squares)
 
     def _blocks(self) -> Iterator[np.ndarray]:
         for start in range(0, self.rows, _BLOCK):

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-__all__ = ["Inputs", "Scale"]
-
-
-@dataclass(frozen=True, eq=False)
-class Scale:
-    """What a batch of bytes is scaled by: (x − mean) / deviation, one number of each a channel."""
-
-    mean: np.ndarray  # (C,) float32
-    deviation: np.ndarray  # (C,) float32, positive
+__all__ = ["Inputs"]
 
 
 class Inputs(Protocol):
@@ -44,9 +35,6 @@ class Inputs(Protocol):
 
     def encoded(self, train: np.ndarray) -> np.ndarray:
         """What a model reads, (N, *input_shape); what it depends on comes from the training rows."""
-
-    def scale(self, train: np.ndarray) -> Scale | None:
-        """What is left to be done with each batch of `encoded`, from the training rows; None for nothing."""
 
     def canonical(self) -> Iterator[np.ndarray]:
         """Blocks of numbers: equal data, equal bytes."""

@@ -11,8 +11,6 @@ from hashlib import blake2b
 
 import numpy as np
 
-from infoloss.data.inputs import Scale
-
 __all__ = ["HASHED_FEATURES", "MAX_TOKENS", "MAX_VOCABULARY", "HashedTexts", "TokenTexts"]
 
 HASHED_FEATURES = 4096
@@ -45,10 +43,6 @@ class _Texts:
     @property
     def encoded_names(self) -> tuple[str, ...]:
         return ()
-
-    def scale(self, train: np.ndarray) -> Scale | None:
-        """None: nothing is scaled."""
-        return None
 
     def row_keys(self) -> np.ndarray:
         keys = (blake2b(text.encode(), digest_size=8).digest() for text in self.texts)
