@@ -2,9 +2,22 @@
 
 from infoloss.data.altering import altered
 from infoloss.data.arrays import from_arrays
+from infoloss.data.collected import Collection, collection
 from infoloss.data.dataset import Arrays, Dataset
 from infoloss.data.sources import KNOWN, load
 from infoloss.data.splits import Split
 from infoloss.data.tables import Table, read_table
 
-__all__ = ["KNOWN", "Arrays", "Dataset", "Split", "Table", "altered", "from_arrays", "load", "read_table"]
+__all__ = [
+    "KNOWN",
+    "Arrays",
+    "Collection",
+    "Dataset",
+    "Split",
+    "Table",
+    "altered",
+    "collection",
+    "from_arrays",
+    "load",
+    "read_table",
+]

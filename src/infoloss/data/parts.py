@@ -54,5 +54,5 @@ def title(path: Path) -> str:
         >>> title(Path("wine.tsv.gz")), title(Path("banking77/train.csv"))
         ('wine', 'banking77')
     """
-    name = path.name.split(".")[0]
+    name = Path(path.name.removesuffix(".gz")).stem
     return path.resolve().parent.name or name if part(name) else name

@@ -14,7 +14,7 @@ from infoloss.data.columns import Categorical, Column, column, joined
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["MISSING", "SUFFIXES", "Table", "read_table"]
+__all__ = ["MISSING", "SUFFIXES", "Table", "read_column", "read_table"]
 
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
 
@@ -52,6 +52,23 @@ def read_table(path: str | Path, *, test: str | Path | None = None) -> tuple[Tab
         notes += said
     table = _table(frame)
     return Table(table.columns, notes + table.notes), rows
+
+
+def read_column(path: str | Path, name: str) -> Column:
+    """One column of a table.
+
+    Raises:
+        ValueError: as `read_table`, or no such column.
+    """
+    path = Path(path)
+    if _is_parquet(path):
+        columns = _of_one_file(path).columns
+    else:
+        frame, _ = _fields(path)
+        columns = _table(frame.select(column for column in frame.columns if column == name)).columns
+    if name not in columns:
+        raise ValueError(f"no column {name!r}")
+    return columns[name]
 
 
 def _table(frame: pl.DataFrame) -> Table:
