@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from infoloss.data import load
+from infoloss.data import KNOWN, load
 from infoloss.data.downloads import Download
 from infoloss.data.official import OFFICIAL, found
 from infoloss.data.readers import read_cifar100
@@ -66,7 +66,7 @@ def test_idx_files(root, name, zipped):
     arrays = mnist_like(root / OFFICIAL[name].places[0], zipped=zipped)
     data = load(name)
     split = data.split(3)
-    assert (data.name, data.source) == (name, OFFICIAL[name].about)
+    assert (data.name, data.source) == (name, KNOWN[name])
     assert len(data.classes) == 10
     assert [len(split.train), len(split.validation), len(split.test)] == [37, 13, 20]  # 3 to 1
     found = data.arrays(split)

@@ -4,7 +4,8 @@ from infoloss.data.altering import altered
 from infoloss.data.arrays import from_arrays
 from infoloss.data.collected import Collection, collection
 from infoloss.data.dataset import Arrays, Dataset
-from infoloss.data.sources import KNOWN, load
+from infoloss.data.known import KNOWN, KnownSet, known_sets
+from infoloss.data.sources import load
 from infoloss.data.splits import Split
 from infoloss.data.tables import Table, read_table
 
@@ -13,11 +14,13 @@ __all__ = [
     "Arrays",
     "Collection",
     "Dataset",
+    "KnownSet",
     "Split",
     "Table",
     "altered",
     "collection",
     "from_arrays",
+    "known_sets",
     "load",
     "read_table",
 ]

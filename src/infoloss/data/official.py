@@ -77,7 +77,7 @@ def from_official(name: str, *, image_size: int | None = None, split: str | None
     if path is None:
         raise OSError(f"{name}: nothing in {official.kept_in} matches {official.needs}")
     made = official.read(path, image_size=image_size, split=split)
-    return replace(made, name=name, source=official.about)
+    return replace(made, name=name, source=f"{official.about} ({official.terms})")
 
 
 _FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag")

@@ -68,6 +68,7 @@ def read_omniglot(path: Path, *, image_size: int | None = None, split: str | Non
     labels = ["/".join(name.split("/")[-3:-1]) for name in names]
     side = IMAGE_SIZE if image_size is None else image_size
     inputs, notes = images(decoded(files, names, size=side, place=str(path)))
+    notes += (f"images are resized to {side} × {side} pixels",)
     roles = Roles(target=categorical(labels), target_name="the character", fractions=split)
     return dataset(path.name, inputs, roles, source=path.name, notes=notes)
 
@@ -108,6 +109,8 @@ def _parted(
         raise ValueError(f"{path}: the label {wrong} lies outside the {len(names)} classes")
     rows = [len(each) for each in pictures]
     inputs, notes = images(_joined(pictures, image_size))
+    if image_size is not None:
+        notes += (f"images are resized to {image_size} × {image_size} pixels",)
     roles = Roles(
         target=Categorical(target, tuple(names)),
         target_name="the label",

@@ -14,6 +14,7 @@ from infoloss.data.dataset import Dataset
 from infoloss.data.features import from_matrix
 from infoloss.data.image_files import from_image_files
 from infoloss.data.inputs import Inputs
+from infoloss.data.known import BUNDLED, KNOWN
 from infoloss.data.names import unknown
 from infoloss.data.official import OFFICIAL, from_official
 from infoloss.data.parts import title
@@ -22,17 +23,7 @@ from infoloss.data.splits import FRACTIONS
 from infoloss.data.tables import SUFFIXES, Table, read_table
 from infoloss.data.text_files import from_lines, text_inputs, texts_of
 
-__all__ = ["KNOWN", "load"]
-
-_SCIKIT = {
-    "digits": "scikit-learn, load_digits: 8×8 digits, Alpaydin & Kaynak 1998, UCI (CC BY 4.0)",
-    "wine": "scikit-learn, load_wine: Aeberhard & Forina 1991, UCI (CC BY 4.0)",
-    "breast_cancer": "scikit-learn, load_breast_cancer: Wolberg et al. 1995, UCI (CC BY 4.0)",
-}
-"""Data sets that come with scikit-learn: name → source."""
-
-KNOWN = {**_SCIKIT, **{name: official.about for name, official in OFFICIAL.items()}}
-"""Data sets known by name: name → source."""
+__all__ = ["load"]
 
 
 def load(
@@ -52,8 +43,8 @@ def load(
     """A data set by name, or from files: tables (.csv, .tsv, .parquet), arrays (.npz), images, texts.
 
     Args:
-        spec: name (see `KNOWN`) or path; of images a folder or .zip with one folder a class, perhaps below
-            train/ and test/.
+        spec: name (see `known_sets`) or path; of images a folder or .zip with one folder a class, perhaps
+            below train/ and test/.
         target: the column to predict; default: `roles.TARGETS`, else the last column.
         drop: columns to leave out.
         group: column of groups (patients, users …); no group has rows in two parts.
@@ -108,7 +99,7 @@ class Kind:
 
 
 def _kind(spec: str | Path, *, is_text: bool) -> Kind:
-    if str(spec) in _SCIKIT:
+    if str(spec) in BUNDLED:
         return _BUNDLED
     if str(spec) in OFFICIAL:
         return _OFFICIAL
@@ -142,7 +133,7 @@ def _bundled(spec: str | Path, given: Mapping[str, Any]) -> Dataset:
     features = from_matrix(bunch.data, names=tuple(map(str, bunch.feature_names)))
     labels = categorical([str(bunch.target_names[code]) for code in bunch.target])
     roles = Roles(target=labels, target_name="the target", fractions=given.get("split"))
-    return dataset(name, features, roles, source=_SCIKIT[name], notes=())
+    return dataset(name, features, roles, source=BUNDLED[name], notes=())
 
 
 def _table(spec: str | Path, given: Mapping[str, Any]) -> Dataset:
