@@ -60,7 +60,7 @@ SETTINGS = Settings(learning_rate=0.03, epochs=8, batch_size=16)
 
 
 def trained(criterion=None, settings=SETTINGS, seed=3, metric="accuracy", train=None):
-    model = build("mlp", features=3, classes=3, seed=seed, hidden=(8,))
+    model = build("mlp", input_shape=(3,), classes=3, seed=seed, hidden=(8,))
     criterion = CrossEntropy() if criterion is None else criterion
     train = blobs(70, 0) if train is None else train
     return fit(model, criterion, train, blobs(90, 1), settings=settings, seed=seed, metric=metric)
@@ -187,7 +187,7 @@ class TestLockedTest:
 
     def test_stays_locked_before_the_choice(self):
         test = self.locked()
-        model = build("linear", features=3, classes=3, seed=0)
+        model = build("linear", input_shape=(3,), classes=3, seed=0)
         with pytest.raises(LockedTestError, match="until a fit is finished"):
             test.logits(model)
 

@@ -11,6 +11,7 @@ from cyclopts import Group, Parameter
 from pydantic import BaseModel
 
 from infoloss.cli.complaints import InputError
+from infoloss.models import MODELS
 from infoloss.study.design import default_losses
 from infoloss.study.plan import Plan, PlanError
 
@@ -102,7 +103,9 @@ class JudgingOptions:
 class TrainingOptions:
     """Model and optimiser, the same for every loss."""
 
-    model: str | None = option("model.name", "Model.")
+    model: str | None = option(
+        "model.name", f"{', '.join(MODELS)}; timm:NAME, hf:NAME, or your own module:function."
+    )
     hidden: list[int] | None = option("model.hidden", "Widths of the hidden layers of the mlp.")
     optimiser: str | None = option("training.optimiser", "Optimiser.")
     epochs: int | None = option("training.epochs", "Passes over the training rows.")

@@ -10,8 +10,11 @@ import numpy as np
 import torch
 
 from infoloss.data import Dataset
+from infoloss.models import build, named
+from infoloss.models.named import is_named
 from infoloss.study.canonical import sha256
-from infoloss.study.plan import Loss, Plan, PlanError, Training
+from infoloss.study.fingerprint import fingerprint
+from infoloss.study.plan import Loss, Model, Plan, PlanError, Training
 from infoloss.study.runs import PROTOCOL
 
 __all__ = ["Arm", "Design", "DesignError", "default_losses", "settled", "uneven"]
@@ -145,7 +148,8 @@ def settled(plan: Plan, dataset: Dataset) -> Design:
     """The design of a plan for this data set.
 
     Raises:
-        PlanError: a loss that cannot be trained on these classes, or two of the same.
+        PlanError: a loss that cannot be trained on these classes, or two of the same; a model that cannot be
+            made for rows of this shape.
     """
     counts = np.bincount(dataset.target, minlength=len(dataset.classes))
     by_classes = "balanced_accuracy" if uneven(counts) else "accuracy"
@@ -156,18 +160,20 @@ def settled(plan: Plan, dataset: Dataset) -> Design:
     if plan.tuning.enabled and set(seeds) & set(plan.tuning.seeds):
         shared = sorted(set(seeds) & set(plan.tuning.seeds))
         raise PlanError([f"the seeds {shared} both tune and compare; give tuning.seeds of their own"])
+    arrays = dataset.arrays(dataset.split(0))
+    model, unseen = _model(plan.model, len(counts), arrays.features.shape[1:])
     return Design(
         data={
             "name": dataset.name,
             "sha256": dataset.sha256,
             "rows": len(dataset.target),
-            "features": len(dataset.arrays(dataset.split(0)).feature_names),
+            "features": len(arrays.feature_names),
             "classes": list(dataset.classes),
             "class_rows": counts.tolist(),
             "source": dataset.source,
             "resampled": dataset.resampled,
         },
-        model={"name": plan.model.name, **plan.model.options()},
+        model=model,
         arms=arms(losses, plan.baseline, classes=len(counts), known=frozenset({"counts", "prior"})),
         seeds=seeds,
         tuned=plan.tuning.enabled,
@@ -178,8 +184,21 @@ def settled(plan: Plan, dataset: Dataset) -> Design:
         labels_metric=by_classes if metric == "nll" else metric,
         margins={"labels": plan.margins.labels, "nll": plan.margins.nll},
         device="cpu" if plan.device == "auto" else plan.device,
-        notes=dataset.notes,
+        notes=(*dataset.notes, *unseen),
     )
+
+
+def _model(plan: Model, classes: int, input_shape: tuple[int, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Name and options, tried once; of a model of the user's own the fingerprint too, and what it lacks."""
+    options = plan.options()
+    try:
+        build(plan.name, classes=classes, input_shape=input_shape, seed=0, **options)
+    except Exception as error:
+        raise PlanError([f"model: {error}"]) from error
+    if not is_named(plan.name) or plan.name.startswith(("timm:", "hf:")):
+        return {"name": plan.name, **options}, ()
+    print_ = fingerprint(named(plan.name))
+    return {"name": plan.name, **options, "source": print_.sha256}, print_.notes
 
 
 def learning_rates(plan: Plan) -> tuple[float, ...]:

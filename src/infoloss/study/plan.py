@@ -7,9 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
-from infoloss.study.plan_errors import PlanError, complaints
+from infoloss.models import MODELS
+from infoloss.study.model_options import checked_options, is_model
+from infoloss.study.plan_errors import PlanError, complaints, nearest
 from infoloss.training import Settings
 
 __all__ = ["Data", "Loss", "Margins", "Model", "Plan", "PlanError", "Training", "Tuning"]
@@ -50,21 +60,32 @@ class Data(Section):
     test: str | None = None
 
 
-class Model(Section):
-    """A key of ``infoloss.models.MODELS`` and its options."""
+def _model_name(name: str) -> str:
+    if not is_model(name):
+        known = ", ".join(f'"{model}"' for model in MODELS)
+        hint = nearest(name, MODELS)
+        others = f"timm:NAME, hf:NAME or module:function{';' + hint if hint else ''}"
+        raise ValueError(f"{name!r} is none of {known}, nor {others}")
+    return name
 
-    name: Literal["linear", "mlp"] = "mlp"
+
+class Model(Section):
+    """A name that ``infoloss.models.build`` knows; every other key is an option of that model."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: Annotated[str, AfterValidator(_model_name)] = "mlp"
     hidden: tuple[Annotated[int, Field(gt=0)], ...] = (256,)
 
     @model_validator(mode="after")
-    def _hidden_belongs_to_the_mlp(self) -> Self:
-        if self.name == "linear" and "hidden" in self.model_fields_set:
-            raise ValueError('"hidden" belongs to the model "mlp"; "linear" has no hidden layer')
+    def _options_belong_to_the_model(self) -> Self:
+        self.options()
         return self
 
     def options(self) -> dict[str, Any]:
-        """What the model's function takes beside features and classes."""
-        return {"hidden": list(self.hidden)} if self.name == "mlp" else {}
+        """What the model's function takes beside classes and the shape of a row, defaults included."""
+        hidden = {"hidden": self.hidden} if "hidden" in self.model_fields_set else {}
+        return checked_options(self.name, {**hidden, **(self.model_extra or {})})
 
 
 class Loss(Section):

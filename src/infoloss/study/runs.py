@@ -121,8 +121,9 @@ def performed(config: Mapping[str, Any], arrays: Arrays) -> Outcome:
 
     Args:
         config: of a ``Job``.
-        arrays: train_features (n, F) float32, train_target (n,) int64, perhaps train_weight (n,), the same
-            for validation, and for all roles but "tuning" test_features, test_target and test_rows.
+        arrays: train_features (n, …) float32, or uint8 for images, train_target (n,) int64, perhaps
+            train_weight (n,), the same for validation, and for all roles but "tuning" test_features,
+            test_target and test_rows.
     """
     if config["role"] == "reference":
         from infoloss.study.references import reference
@@ -141,11 +142,12 @@ def _trained(config: Mapping[str, Any], arrays: Arrays) -> Outcome:
     test = None
     if config["role"] == "final":
         test = LockedTest(_tensor(arrays["test_features"], device), _tensor(arrays["test_target"], device))
-    options = dict(config["model"])
+    # "source" is part of the identity of a model of the user's own.
+    options = {key: value for key, value in config["model"].items() if key != "source"}
     model = build(
         options.pop("name"),
-        features=train.features.shape[1],
         classes=config["classes"],
+        input_shape=tuple(train.features.shape[1:]),
         seed=config["seed"],
         **options,
     ).to(device)
