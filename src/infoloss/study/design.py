@@ -14,6 +14,7 @@ from infoloss.models import build, named
 from infoloss.models.named import is_named
 from infoloss.study.canonical import sha256
 from infoloss.study.fingerprint import fingerprint
+from infoloss.study.own_losses import designed, is_own
 from infoloss.study.plan import Loss, Model, Plan, PlanError, Training
 from infoloss.study.runs import PROTOCOL
 
@@ -174,7 +175,13 @@ def settled(plan: Plan, dataset: Dataset) -> Design:
             "resampled": dataset.resampled,
         },
         model=model,
-        arms=arms(losses, plan.baseline, classes=len(counts), known=frozenset({"counts", "prior"})),
+        arms=arms(
+            losses,
+            plan.baseline,
+            classes=len(counts),
+            known=frozenset({"counts", "prior"}),
+            weighted=dataset.sample_weight is not None,
+        ),
         seeds=seeds,
         tuned=plan.tuning.enabled,
         tuning_seeds=plan.tuning.seeds if plan.tuning.enabled else (),
@@ -210,7 +217,12 @@ def learning_rates(plan: Plan) -> tuple[float, ...]:
 
 
 def arms(
-    losses: Sequence[Loss], baseline: Loss, *, classes: int | None, known: frozenset[str]
+    losses: Sequence[Loss],
+    baseline: Loss,
+    *,
+    classes: int | None,
+    known: frozenset[str],
+    weighted: bool = False,
 ) -> tuple[Arm, ...]:
     """The baseline, then the losses in their order.
 
@@ -219,12 +231,18 @@ def arms(
         baseline: as written.
         classes: C, where it is known before training.
         known: names that the data will bind.
+        weighted: whether the rows have weights.
 
     Raises:
         PlanError: a loss twice, two with one label, a regulariser alone, or a name without a value.
     """
-    found = [Arm(loss.name, _checked(loss, classes, known)) for loss in losses]
-    first = Arm(baseline.name, _checked(baseline, classes, known))
+
+    def made(loss: Loss) -> Arm:
+        if is_named(loss.expression):
+            return Arm(loss.name, _own(loss, classes, known, weighted))
+        return Arm(loss.name, _checked(loss, classes, known))
+
+    found, first = [made(loss) for loss in losses], made(baseline)
     same = [arm for arm in found if arm.expression == first.expression]
     others = [arm for arm in found if arm.expression != first.expression]
     for index, arm in enumerate(others):
@@ -247,6 +265,15 @@ def _refuse_equal_labels(result: Sequence[Arm]) -> None:
                 raise PlanError(
                     [f"losses: {arm.label!r} names both {earlier.expression} and {arm.expression}"]
                 )
+
+
+def _own(loss: Loss, classes: int | None, known: frozenset[str], weighted: bool) -> str:
+    """The text of the user's own term or function."""
+    try:
+        text = designed(loss.expression, classes=classes, weighted=weighted)
+    except ValueError as error:
+        raise PlanError([f"losses: {loss.name!r}: {error}"]) from error
+    return text if is_own(text) else _checked(Loss(expression=text, label=loss.name), classes, known)
 
 
 def _checked(loss: Loss, classes: int | None, known: frozenset[str]) -> str:

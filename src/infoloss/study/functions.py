@@ -123,10 +123,10 @@ def function_runs(train: Train) -> Callable[[Mapping[str, Any], Arrays], Outcome
     def performed(config: Mapping[str, Any], _: Arrays) -> Outcome:
         from time import perf_counter
 
-        from infoloss import Criterion, parse
+        from infoloss.study.own_losses import criterion_of
         from infoloss.training import validation_scores
 
-        criterion = Criterion(parse(config["loss"]))
+        criterion = criterion_of(config["loss"], {})
         rate = config["learning_rate"]
         started = perf_counter()
         with _seeded(config["seed"]):

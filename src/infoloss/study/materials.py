@@ -9,6 +9,7 @@ import numpy as np
 
 from infoloss.data import Dataset, Split
 from infoloss.study.design import Arm, Design
+from infoloss.study.own_losses import term_of
 from infoloss.study.references import REFERENCES
 from infoloss.study.runs import KERNEL, PROTOCOL, Arrays, Job
 
@@ -78,9 +79,7 @@ class Materials:
 
     def _bindings(self, arm: Arm, seed: int) -> dict[str, list[float]]:
         """Class counts and prior of the training rows (by weight, if any), where the loss wants them."""
-        from infoloss import parse
-
-        wanted = parse(arm.expression).unbound
+        wanted = term_of(arm.expression).unbound
         if not wanted:
             return {}
         rows, weight = self.split(seed).train, self.dataset.sample_weight

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from infoloss.models import MODELS
+from infoloss.models.named import is_named
 from infoloss.study.model_options import checked_options, is_model
 from infoloss.study.plan_errors import PlanError, complaints, nearest
 from infoloss.training import Settings
@@ -89,7 +90,7 @@ class Model(Section):
 
 
 class Loss(Section):
-    """A loss expression, and the short name it goes by (its own text unless given)."""
+    """A loss expression, or ``module:object`` for one's own, and its short name (its text unless given)."""
 
     expression: str
     label: str = ""
@@ -98,7 +99,8 @@ class Loss(Section):
     def _parses(self) -> Self:
         from infoloss import parse
 
-        parse(self.expression)
+        if not is_named(self.expression):
+            parse(self.expression)
         return self
 
     @property
@@ -166,18 +168,26 @@ def _losses(value: Any) -> Any:
 
 
 def _text(loss: Any) -> Any:
-    """Terms come as text, through which they are stored; everything else is left to be refused."""
+    """Terms and functions come as text, through which they are stored; the rest is left to be refused."""
     from infoloss import parse
     from infoloss.terms import Term
 
     if not isinstance(loss, Term):
-        return loss
+        return _path(loss) if callable(loss) else loss
     try:
         if parse(str(loss)) == loss:
             return str(loss)
     except ValueError:
         pass
     raise ValueError(f"the term {loss} cannot be written as an expression: use numbers for its tensors")
+
+
+def _path(loss: Any) -> str:
+    """``module:function``, by which worker processes find a function."""
+    path = f"{loss.__module__}:{getattr(loss, '__qualname__', '')}"
+    if loss.__module__ == "__main__" or not is_named(path):
+        raise ValueError(f"{loss!r}: write the loss in a module, and give module:function or import it there")
+    return path
 
 
 def _seeds(value: Any) -> Any:
@@ -198,7 +208,7 @@ class Plan(Section):
     Args:
         data: source and options.
         model: name and options.
-        losses: expressions; eight that suit the data unless given.
+        losses: expressions, or functions of one's own; eight that suit the data unless given.
         baseline: what the others are compared with; always trained.
         seeds: how many, or which; 20 for tables under 10,000 rows and 5 otherwise unless given.
         metric: what validation chooses by. "auto": accuracy, or balanced accuracy where classes are uneven.

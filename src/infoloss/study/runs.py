@@ -133,8 +133,8 @@ def performed(config: Mapping[str, Any], arrays: Arrays) -> Outcome:
 
 
 def _trained(config: Mapping[str, Any], arrays: Arrays) -> Outcome:
-    from infoloss import Criterion, parse
     from infoloss.models import build
+    from infoloss.study.own_losses import criterion_of
 
     device = torch.device(config["device"])
     reset_peak_memory(device)
@@ -151,8 +151,7 @@ def _trained(config: Mapping[str, Any], arrays: Arrays) -> Outcome:
         seed=config["seed"],
         **options,
     ).to(device)
-    # Float64 coefficients cannot be moved to a device without float64; the criterion's are plain numbers.
-    criterion = Criterion(parse(config["loss"]).bind(**config["bindings"]))
+    criterion = criterion_of(config["loss"], config["bindings"]).to(device)
     result = fit(
         model,
         criterion,
