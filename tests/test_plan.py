@@ -97,6 +97,9 @@ WRONG = [
     ('model = {batch_norm = "perhaps"}', r"model: batch_norm: 'perhaps': should be a valid boolean"),
     ('model = "embedding_bag"', r'model: the model "embedding_bag" needs a value for "vocabulary"'),
     ('model = "vgg6"', r"model\.name: 'vgg6' is none of .*module:function; did you mean \"vgg5\"\?"),
+    ("[training]\naugmentation = ['rotate']", r"training\.augmentation\[0\]: unknown augmentation 'rotate'"),
+    ("[training]\naugmentation = ['crop', 'crop=2']", r"training: augmentation holds \['crop'\] more than"),
+    ("[training]\nprecision = 'float16'", r'\'float16\' is none of "float32" or "bfloat16"'),
     ("[margins]\nlabels = -1", r"margins\.labels: -1: should be greater than 0"),
     ("[data\n", r"study\.toml: not a TOML file: .*line"),
 ]
@@ -180,6 +183,12 @@ class TestSettled:
     def test_a_model_that_cannot_read_the_data_is_refused_before_anything_runs(self):
         with pytest.raises(PlanError, match=r"model: the model vgg5 reads images .* got rows of shape"):
             settled(small_plan(model="vgg5"), blobs())
+
+    def test_augmentation_that_cannot_change_the_data_is_refused_before_anything_runs(self):
+        with pytest.raises(PlanError, match=r"training: flip is for images, and the rows have shape \(4,\)"):
+            settled(small_plan(training={"augmentation": ["flip"]}), blobs())
+        design = settled(small_plan(training={"augmentation": ["mixup"]}), blobs())
+        assert design.training["augmentation"] == ["mixup=0.2"]
 
     def test_a_model_of_ones_own_is_known_by_its_source(self, tmp_path, monkeypatch):
         def designed(body):

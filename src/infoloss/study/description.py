@@ -102,8 +102,28 @@ def _training(design: Design) -> dict[str, str]:
         "optimiser": f"{name}{momentum}, weight decay {training['weight_decay']:g}, "
         f"batches of {training['batch_size']}, {training['warmup']:.0%} warm-up, then cosine to 0",
         "epochs": str(training["epochs"]),
-        "precision": f"float32 on {design.device}",
+        "precision": f"{training.get('precision', 'float32')} on {design.device}",
+        **_images(training),
     }
+
+
+def _images(training: Mapping[str, Any]) -> dict[str, str]:
+    """Augmentation and normalisation, where there are any."""
+    found = {}
+    if training.get("augmentation"):
+        found["augmentation"] = ", ".join(training["augmentation"])
+    asked = training.get("normalisation", "auto")
+    if isinstance(asked, Mapping):
+        found["normalisation"] = (
+            f"mean {_numbers(asked['mean'])}, standard deviation {_numbers(asked['std'])}"
+        )
+    elif asked != "auto":
+        found["normalisation"] = asked
+    return found
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
 
 
 _MODELS = {

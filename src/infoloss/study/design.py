@@ -17,6 +17,8 @@ from infoloss.study.fingerprint import fingerprint
 from infoloss.study.own_losses import designed, is_own
 from infoloss.study.plan import Loss, Model, Plan, PlanError, Training
 from infoloss.study.runs import PROTOCOL
+from infoloss.training import augmentation, normalisation
+from infoloss.training.augmentation import augmented, random_numbers
 
 __all__ = ["Arm", "Design", "DesignError", "default_losses", "settled", "uneven"]
 
@@ -186,7 +188,7 @@ def settled(plan: Plan, dataset: Dataset) -> Design:
         tuned=plan.tuning.enabled,
         tuning_seeds=plan.tuning.seeds if plan.tuning.enabled else (),
         learning_rates=learning_rates(plan),
-        training=_training(plan.training),
+        training=_training(plan.training, arrays.features[:2]),
         metric=metric,
         labels_metric=by_classes if metric == "nll" else metric,
         margins={"labels": plan.margins.labels, "nll": plan.margins.nll},
@@ -303,10 +305,17 @@ def _checked(loss: Loss, classes: int | None, known: frozenset[str]) -> str:
     return str(term)
 
 
-def _training(training: Training) -> dict[str, Any]:
-    values = training.model_dump(exclude={"learning_rate"})
+def _training(training: Training, rows: np.ndarray) -> dict[str, Any]:
+    """As JSON has it, once augmentation and normalisation have been tried on two rows."""
+    values = training.model_dump(mode="json", exclude={"learning_rate"})
     if training.optimiser != "sgd":
         del values["momentum"]
+    features = torch.tensor(rows)
+    try:
+        augmented(features, [augmentation(text) for text in training.augmentation], random_numbers(0, 0))
+        normalisation(values["normalisation"], features)
+    except (ValueError, RuntimeError) as error:
+        raise PlanError([f"training: {error}"]) from error
     return values
 
 

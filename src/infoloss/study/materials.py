@@ -39,6 +39,7 @@ class Materials:
         design = self.design
         config = {
             **self._common(role, seed),
+            "precision": design.training["precision"],
             "loss": arm.expression,
             "bindings": self._bindings(arm, seed),
             "model": design.model,

@@ -21,7 +21,7 @@ from infoloss.models import MODELS
 from infoloss.models.named import is_named
 from infoloss.study.model_options import checked_options, is_model
 from infoloss.study.plan_errors import PlanError, complaints, nearest
-from infoloss.training import Settings
+from infoloss.training import Settings, augmentation
 
 __all__ = ["Data", "Loss", "Margins", "Model", "Plan", "PlanError", "Training", "Tuning"]
 
@@ -108,8 +108,18 @@ class Loss(Section):
         return self.label or self.expression
 
 
+class Pixels(Section):
+    """Mean and spread that images are normalised with: a number a channel, of pixels between 0 and 1."""
+
+    mean: tuple[float, ...]
+    std: tuple[Positive, ...]
+
+
 class Training(Section):
-    """How every model is trained. ``learning_rate`` is for studies without tuning."""
+    """How every model is trained. ``learning_rate`` is for studies without tuning.
+
+    ``normalisation`` of images: "auto" takes the training rows' mean and spread; tables have theirs already.
+    """
 
     optimiser: Literal["adamw", "sgd"] = "adamw"
     learning_rate: Positive | None = None
@@ -118,6 +128,14 @@ class Training(Section):
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Settings.weight_decay
     momentum: Share = Settings.momentum
     warmup: Share = Settings.warmup
+    augmentation: tuple[Annotated[str, AfterValidator(lambda text: str(augmentation(text)))], ...] = ()
+    normalisation: Literal["auto", "none", "imagenet"] | Pixels = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+    @model_validator(mode="after")
+    def _each_augmentation_once(self) -> Self:
+        _refuse_repeats("augmentation", tuple(text.partition("=")[0] for text in self.augmentation))
+        return self
 
 
 class Tuning(Section):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from infoloss.kernels import available
 from infoloss.study.canonical import sha256
-from infoloss.training import LockedTest, Rows, Settings, fit
+from infoloss.training import Classifier, LockedTest, Rows, Settings, fit, normalisation
 from infoloss.training.memory import peak_memory, reset_peak_memory
 
 __all__ = [
@@ -150,14 +150,19 @@ def _trained(config: Mapping[str, Any], arrays: Arrays) -> Outcome:
         input_shape=tuple(train.features.shape[1:]),
         seed=config["seed"],
         **options,
+    )
+    training = dict(config["training"])
+    pixels = normalisation(training.pop("normalisation"), train.features)
+    classifier = Classifier(
+        model, classes=config["classes"], normalisation=pixels, precision=training.pop("precision")
     ).to(device)
     criterion = criterion_of(config["loss"], config["bindings"]).to(device)
     result = fit(
-        model,
+        classifier,
         criterion,
         train,
         validation,
-        settings=Settings(learning_rate=config["learning_rate"], **config["training"]),
+        settings=Settings(learning_rate=config["learning_rate"], **training),
         seed=config["seed"],
         metric=config["metric"],
     )
