@@ -95,7 +95,6 @@ WRONG = [
     ('model = {name = "linear", hidden = [4]}', r'model: the model "linear" has no option "hidden"'),
     ("model = {hiden = [4]}", r'no option "hiden"; did you mean "hidden"\? \(it has: hidden, batch_norm\)'),
     ('model = {batch_norm = "perhaps"}', r"model: batch_norm: 'perhaps': should be a valid boolean"),
-    ('model = "embedding_bag"', r'model: the model "embedding_bag" needs a value for "vocabulary"'),
     ('model = "vgg6"', r"model\.name: 'vgg6' is none of .*module:function; did you mean \"vgg5\"\?"),
     ("[training]\naugmentation = ['rotate']", r"training\.augmentation\[0\]: unknown augmentation 'rotate'"),
     ("[training]\naugmentation = ['crop', 'crop=2']", r"training: augmentation holds \['crop'\] more than"),

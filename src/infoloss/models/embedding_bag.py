@@ -8,7 +8,7 @@ __all__ = ["embedding_bag"]
 
 
 def embedding_bag(
-    *, classes: int, input_shape: tuple[int, ...], vocabulary: int, width: int = 64
+    *, classes: int, input_shape: tuple[int, ...], vocabulary: int | None = None, width: int = 64
 ) -> nn.Module:
     """The mean of the tokens' embeddings, then an affine map: (N, L) token ids to (N, C).
 
@@ -17,7 +17,7 @@ def embedding_bag(
     Args:
         classes: number C of logits.
         input_shape: (L,).
-        vocabulary: how many token ids there are, padding included.
+        vocabulary: how many token ids there are, padding included; a study takes it from the data.
         width: of an embedding.
 
     Raises:
@@ -35,10 +35,9 @@ def embedding_bag(
     """
     if len(input_shape) != 1:
         raise ValueError(f"the model embedding_bag reads rows of token ids (L,), got shape {input_shape}")
-    if vocabulary < 2 or width < 1:
-        raise ValueError(
-            f"embedding_bag needs a vocabulary of 2 or more and a positive width, got {vocabulary}, {width}"
-        )
+    if vocabulary is None or vocabulary < 2 or width < 1:
+        got = f"got {vocabulary} and {width}"
+        raise ValueError(f"embedding_bag needs a vocabulary of 2 or more and a positive width, {got}")
     return nn.Sequential(_Mean(vocabulary, width), nn.Linear(width, classes))
 
 

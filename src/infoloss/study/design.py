@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -164,13 +165,14 @@ def settled(plan: Plan, dataset: Dataset) -> Design:
         shared = sorted(set(seeds) & set(plan.tuning.seeds))
         raise PlanError([f"the seeds {shared} both tune and compare; give tuning.seeds of their own"])
     arrays = dataset.arrays(dataset.split(0))
-    model, unseen = _model(plan.model, len(counts), arrays.features.shape[1:])
+    model, unseen = _model(plan.model, dataset, arrays.features.shape[1:])
     return Design(
         data={
             "name": dataset.name,
             "sha256": dataset.sha256,
             "rows": len(dataset.target),
-            "features": len(arrays.feature_names),
+            "features": prod(arrays.features.shape[1:]),
+            "input_shape": list(arrays.features.shape[1:]),
             "classes": list(dataset.classes),
             "class_rows": counts.tolist(),
             "source": dataset.source,
@@ -197,11 +199,15 @@ def settled(plan: Plan, dataset: Dataset) -> Design:
     )
 
 
-def _model(plan: Model, classes: int, input_shape: tuple[int, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _model(
+    plan: Model, dataset: Dataset, input_shape: tuple[int, ...]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Name and options, tried once; of a model of the user's own the fingerprint too, and what it lacks."""
     options = plan.options()
+    if options.get("vocabulary", 0) is None:
+        options["vocabulary"] = getattr(dataset, "vocabulary", None)
     try:
-        build(plan.name, classes=classes, input_shape=input_shape, seed=0, **options)
+        build(plan.name, classes=len(dataset.classes), input_shape=input_shape, seed=0, **options)
     except Exception as error:
         raise PlanError([f"model: {error}"]) from error
     if not is_named(plan.name) or plan.name.startswith(("timm:", "hf:")):

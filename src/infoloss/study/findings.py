@@ -280,4 +280,5 @@ def _references(findings: Findings) -> tuple[Reference, ...]:
             ),
         )
         for name, runs in findings.references.items()
+        if runs
     )

@@ -10,7 +10,7 @@ import numpy as np
 from infoloss.data import Dataset, Split
 from infoloss.study.design import Arm, Design
 from infoloss.study.own_losses import term_of
-from infoloss.study.references import REFERENCES
+from infoloss.study.references import names
 from infoloss.study.runs import KERNEL, PROTOCOL, Arrays, Job
 
 __all__ = ["Materials"]
@@ -32,7 +32,7 @@ class Materials:
     @property
     def references(self) -> tuple[str, ...]:
         """Names of the reference lines."""
-        return tuple(REFERENCES)
+        return names(self.design.data["input_shape"])
 
     def training(self, role: str, arm: Arm, seed: int, learning_rate: float | None) -> Job:
         """A training of role "tuning" or "final"."""

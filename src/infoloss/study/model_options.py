@@ -34,7 +34,7 @@ def checked_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     Options of models from elsewhere are taken as they are: their functions are not imported here.
 
     Raises:
-        ValueError: an option that the model does not have, one of the wrong type, or one that is missing.
+        ValueError: an option that the model does not have, or one of the wrong type.
 
     Example:
         >>> checked_options("mlp", {"hidden": (8,)})
@@ -47,7 +47,7 @@ def checked_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     if name not in MODELS:
         return {key: _plain(value) for key, value in given.items()}
     takes = {
-        key: parameter
+        key: parameter.default
         for key, parameter in inspect.signature(MODELS[name]).parameters.items()
         if key not in _GIVEN
     }
@@ -58,15 +58,9 @@ def checked_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(
                 f'the model "{name}" has no option "{key}"{";" + hint if hint else ""} (it has: {listed})'
             )
-    defaults = {
-        key: parameter.default for key, parameter in takes.items() if parameter.default is not parameter.empty
-    }
-    for key in takes:
-        if key not in given and key not in defaults:
-            raise ValueError(f'the model "{name}" needs a value for "{key}"')
     hints = get_type_hints(MODELS[name])
     typed = {key: _typed(key, value, hints[key]) for key, value in given.items()}
-    return {key: _plain(value) for key, value in {**defaults, **typed}.items()}
+    return {key: _plain(value) for key, value in {**takes, **typed}.items()}
 
 
 def _typed(key: str, value: Any, hint: Any) -> Any:
