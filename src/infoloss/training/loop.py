@@ -52,7 +52,7 @@ class Fit:
     """A finished training: the model with the chosen epoch's weights, and how it went.
 
     ``curve`` has an entry an epoch; ``validation`` and ``validation_logits`` belong to ``best_epoch``, and
-    are empty where the training diverged.
+    are empty where the training diverged or had no validation rows.
     """
 
     model: nn.Module
@@ -110,13 +110,13 @@ def fit(
     model: nn.Module,
     criterion: Objective,
     train: Rows,
-    validation: Rows,
+    validation: Rows | None,
     *,
     settings: Settings,
     seed: int,
-    metric: str,
+    metric: str = "accuracy",
 ) -> Fit:
-    """Trains the model and keeps the epoch that is best on validation.
+    """Trains the model and keeps the epoch that is best on validation; the last one without validation.
 
     The batches are index permutations from a generator of this seed alone, and augmentation draws from seed
     and step alone, as does PyTorch's own generator, which is put back at the end: every loss of a seed sees
@@ -130,7 +130,7 @@ def fit(
         model: (N, …) to (N, C); changed in place.
         criterion: the loss.
         train: rows learnt from.
-        validation: rows chosen by.
+        validation: rows chosen by, if any.
         settings: optimiser, schedule, epochs, batch size, augmentation.
         seed: of the batches and all else that is random.
         metric: a key of ``METRICS``.
@@ -144,7 +144,7 @@ def fit(
         return _fitted(_Training(model, criterion, train, settings, seed), validation, metric)
 
 
-def _fitted(training: _Training, validation: Rows, metric: str) -> Fit:
+def _fitted(training: _Training, validation: Rows | None, metric: str) -> Fit:
     started = perf_counter()
     model, criterion, settings = training.model, training.criterion, training.settings
     curve: list[dict[str, float]] = []
@@ -152,10 +152,13 @@ def _fitted(training: _Training, validation: Rows, metric: str) -> Fit:
     error = None
     for epoch in range(1, settings.epochs + 1):
         train_loss = training.epoch()
-        logits = predicted(model, validation.features)
+        logits = None if validation is None else predicted(model, validation.features)
         error = _divergence(epoch, train_loss, logits)
         if error is not None:
             break
+        if validation is None or logits is None:
+            curve.append({"epoch": epoch, "train_loss": train_loss})
+            continue
         scores = validation_scores(criterion.term, logits, validation.target)
         curve.append(
             {
@@ -265,9 +268,9 @@ def _restart(device: torch.device, seed: int, step: int) -> None:
         torch.manual_seed(mixed)
 
 
-def _divergence(epoch: int, train_loss: float, logits: Tensor) -> str | None:
+def _divergence(epoch: int, train_loss: float, logits: Tensor | None) -> str | None:
     if not abs(train_loss) < float("inf"):
         return f"training loss {train_loss} in epoch {epoch}"
-    if not bool(logits.isfinite().all()):
+    if logits is not None and not bool(logits.isfinite().all()):
         return f"validation logits not finite after epoch {epoch}"
     return None
