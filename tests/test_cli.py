@@ -191,6 +191,7 @@ def test_options_reach_their_place(asked: Any) -> None:
             "9",
         ],
         *["--weight-decay", "0.1", "--momentum", "0.5", "--warmup", "0", "--device", "cpu"],
+        *["--augmentation", "crop=2", "flip", "--normalisation", "imagenet", "--precision", "bfloat16"],
         *["--learning-rates", "0.1", "0.2", "0.3", "0.4", "--tuning-seeds", "2"],
         *["--out", "there", "--jobs", "3", "--time-limit", "1h30m", "--retry-failed"],
     )
@@ -224,6 +225,9 @@ def test_options_reach_their_place(asked: Any) -> None:
             "weight_decay": 0.1,
             "momentum": 0.5,
             "warmup": 0,
+            "augmentation": ["crop=2", "flip=0.5"],
+            "normalisation": "imagenet",
+            "precision": "bfloat16",
         },
         device="cpu",
         tuning={"learning_rates": [0.1, 0.2, 0.3, 0.4], "seeds": 2},

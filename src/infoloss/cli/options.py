@@ -11,8 +11,10 @@ from cyclopts import Group, Parameter
 from pydantic import BaseModel
 
 from infoloss.cli.complaints import InputError
+from infoloss.models import MODELS
 from infoloss.study.design import default_losses
 from infoloss.study.plan import Plan, PlanError
+from infoloss.training import AUGMENTATIONS
 
 __all__ = [
     "DataOptions",
@@ -59,6 +61,11 @@ def _eight() -> str:
     listed = "".join(f"\n  {text}" for text in even)
     swaps = [f"{new} takes the place of {old}" for old, new in zip(even, uneven, strict=True) if old != new]
     return f"Default, {len(even)}:{listed}\nWhere classes are uneven, {'; '.join(swaps)}."
+
+
+def _augmentations() -> str:
+    """The names, with the number that each has unless it is given."""
+    return ", ".join(f"{name} ({kind.usual:g})" for name, kind in AUGMENTATIONS.items())
 
 
 @Parameter(name="*", group=Group("Data", sort_key=2))
@@ -109,7 +116,9 @@ class JudgingOptions:
 class TrainingOptions:
     """Model and optimiser, the same for every loss."""
 
-    model: str | None = option("model.name", "Model.")
+    model: str | None = option(
+        "model.name", f"{', '.join(MODELS)}; timm:NAME, hf:NAME, or your own module:function."
+    )
     hidden: list[int] | None = option("model.hidden", "Widths of the hidden layers of the mlp.")
     optimiser: str | None = option("training.optimiser", "Optimiser.")
     epochs: int | None = option("training.epochs", "Passes over the training rows.")
@@ -117,6 +126,13 @@ class TrainingOptions:
     weight_decay: float | None = option("training.weight_decay", "Weight decay.")
     momentum: float | None = option("training.momentum", "Momentum of sgd.")
     warmup: float | None = option("training.warmup", "Share of the steps in which the learning rate rises.")
+    augmentation: list[str] | None = option(
+        "training.augmentation", f"Random changes of images, in order, as in rotation=10: {_augmentations()}."
+    )
+    normalisation: str | None = option(
+        "training.normalisation", "Of images: auto takes the mean and spread of the training rows."
+    )
+    precision: str | None = option("training.precision", "Of the model; the loss is always in float32.")
     device: str | None = option("device", "Where to train; auto is the CPU for small models.")
 
 

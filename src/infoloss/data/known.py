@@ -26,7 +26,7 @@ KNOWN: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class KnownSet:
-    """A data set known by name; `place`, below the data folder, is empty where it is still to be downloaded."""
+    """A data set known by name; `place`, below the data folder, is empty where it must be downloaded."""
 
     name: str
     source: str

@@ -72,11 +72,12 @@ def forecast(design: Design, data: Dataset, folder: Path, *, workers: int | None
 
 
 def _counts(design: Design) -> dict[str, int]:
-    from infoloss.study.references import REFERENCES
+    from infoloss.study.references import names
 
     arms, seeds = len(design.arms), len(design.seeds)
     tuning = arms * len(design.tuning_seeds) * len(design.learning_rates) if design.tuned else 0
-    return {"tuning": tuning, "training": arms * seeds, "reference lines": len(REFERENCES) * seeds}
+    lines = len(names(design.data["input_shape"]))
+    return {"tuning": tuning, "training": arms * seeds, "reference lines": lines * seeds}
 
 
 _ROLES = {"tuning": "tuning", "training": "final", "reference lines": "reference"}
@@ -118,14 +119,13 @@ def _costs(
 
 
 def _trials(materials: Materials, kinds: Sequence[str]) -> Iterator[tuple[str, float]]:
-    from infoloss.study.references import REFERENCES
-
     if {"tuning", "training"} & set(kinds):
         each = _training_seconds(materials)
         yield from ((kind, each) for kind in ("tuning", "training"))
     if "reference lines" in kinds:
         seconds = [
-            _seconds(materials.reference(name, materials.design.seeds[0]), materials) for name in REFERENCES
+            _seconds(materials.reference(name, materials.design.seeds[0]), materials)
+            for name in materials.references
         ]
         yield "reference lines", sum(seconds) / len(seconds)
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from infoloss.data import Dataset, Split
 from infoloss.study.design import Arm, Design
-from infoloss.study.references import REFERENCES
+from infoloss.study.own_losses import term_of
+from infoloss.study.references import names
 from infoloss.study.runs import KERNEL, PROTOCOL, Arrays, Job
 
 __all__ = ["Materials"]
@@ -31,13 +32,14 @@ class Materials:
     @property
     def references(self) -> tuple[str, ...]:
         """Names of the reference lines."""
-        return tuple(REFERENCES)
+        return names(self.design.data["input_shape"])
 
     def training(self, role: str, arm: Arm, seed: int, learning_rate: float | None) -> Job:
         """A training of role "tuning" or "final"."""
         design = self.design
         config = {
             **self._common(role, seed),
+            "precision": design.training["precision"],
             "loss": arm.expression,
             "bindings": self._bindings(arm, seed),
             "model": design.model,
@@ -85,9 +87,7 @@ class Materials:
 
     def _bindings(self, arm: Arm, seed: int) -> dict[str, list[float]]:
         """Class counts and prior of the training rows (by weight, if any), where the loss wants them."""
-        from infoloss import parse
-
-        wanted = parse(arm.expression).unbound
+        wanted = term_of(arm.expression).unbound
         if not wanted:
             return {}
         split, weight = self.split(seed), self.dataset.sample_weight

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-__all__ = ["REFERENCES", "reference"]
+__all__ = ["REFERENCES", "names", "reference"]
+
+WIDEST_TABLE = 1000
+"""Columns: beyond, and for images and texts, linear models and trees take longer than the study."""
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
@@ -47,6 +50,19 @@ REFERENCES: Mapping[str, Callable[[Mapping[str, np.ndarray], int, int], Predict]
     "logistic regression": logistic_regression,
     "histogram gradient boosting": histogram_gradient_boosting,
 }
+
+
+def names(input_shape: Sequence[int]) -> tuple[str, ...]:
+    """Names of the reference lines for rows of this shape.
+
+    Example:
+        >>> names((64,))
+        ('majority class', 'logistic regression', 'histogram gradient boosting')
+        >>> names((3, 32, 32))
+        ('majority class',)
+    """
+    table = len(input_shape) == 1 and input_shape[0] <= WIDEST_TABLE
+    return tuple(REFERENCES) if table else ("majority class",)
 
 
 def reference(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from infoloss.kernels import available
 from infoloss.study.canonical import sha256
-from infoloss.training import LockedTest, Rows, Settings, fit
+from infoloss.training import Classifier, LockedTest, Rows, Settings, fit, normalisation
 from infoloss.training.memory import peak_memory, reset_peak_memory
 
 __all__ = [
@@ -121,8 +121,9 @@ def performed(config: Mapping[str, Any], arrays: Arrays) -> Outcome:
 
     Args:
         config: of a ``Job``.
-        arrays: train_features (n, F) float32, train_target (n,) int64, perhaps train_weight (n,), the same
-            for validation, and for all roles but "tuning" test_features, test_target and test_rows.
+        arrays: train_features (n, …) float32, or uint8 for images, train_target (n,) int64, perhaps
+            train_weight (n,), the same for validation, and for all roles but "tuning" test_features,
+            test_target and test_rows.
     """
     if config["role"] == "reference":
         from infoloss.study.references import reference
@@ -132,8 +133,8 @@ def performed(config: Mapping[str, Any], arrays: Arrays) -> Outcome:
 
 
 def _trained(config: Mapping[str, Any], arrays: Arrays) -> Outcome:
-    from infoloss import Criterion, parse
     from infoloss.models import build
+    from infoloss.study.own_losses import criterion_of
 
     device = torch.device(config["device"])
     reset_peak_memory(device)
@@ -141,22 +142,27 @@ def _trained(config: Mapping[str, Any], arrays: Arrays) -> Outcome:
     test = None
     if config["role"] == "final":
         test = LockedTest(_tensor(arrays["test_features"], device), _tensor(arrays["test_target"], device))
-    options = dict(config["model"])
+    # "source" is part of the identity of a model of the user's own.
+    options = {key: value for key, value in config["model"].items() if key != "source"}
     model = build(
         options.pop("name"),
-        features=train.features.shape[1],
         classes=config["classes"],
+        input_shape=tuple(train.features.shape[1:]),
         seed=config["seed"],
         **options,
+    )
+    training = dict(config["training"])
+    pixels = normalisation(training.pop("normalisation"), train.features)
+    classifier = Classifier(
+        model, classes=config["classes"], normalisation=pixels, precision=training.pop("precision")
     ).to(device)
-    # Float64 coefficients cannot be moved to a device without float64; the criterion's are plain numbers.
-    criterion = Criterion(parse(config["loss"]).bind(**config["bindings"]))
+    criterion = criterion_of(config["loss"], config["bindings"]).to(device)
     result = fit(
-        model,
+        classifier,
         criterion,
         train,
         validation,
-        settings=Settings(learning_rate=config["learning_rate"], **config["training"]),
+        settings=Settings(learning_rate=config["learning_rate"], **training),
         seed=config["seed"],
         metric=config["metric"],
     )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-import torch
 from torch import Tensor
 
-from infoloss.training.loop import Fit
+from infoloss.training.loop import Fit, predicted
 
 __all__ = ["LockedTest", "LockedTestError"]
 
@@ -23,7 +22,7 @@ class LockedTest:
     ``Fit`` of a finished training, which exists only after the best epoch has been chosen, and answers once.
 
     Args:
-        features: (n, F).
+        features: (n, …).
         target: (n,) labels.
     """
 
@@ -47,8 +46,7 @@ class LockedTest:
             raise LockedTestError("the test set was read already; a run reads it once")
         features, target = self.__features, self.__target
         self.__features = self.__target = None
-        with torch.no_grad():
-            return fit.model(features), target
+        return predicted(fit.model, features), target
 
     def __reduce__(self) -> NoReturn:
         raise LockedTestError("a locked test set cannot be copied or pickled")
