@@ -152,6 +152,9 @@ def test_large_sets_are_mapped_and_decoded_once(tmp_path, monkeypatch):
     values = data.arrays(data.split(0)).features
     assert isinstance(values, np.memmap)
     assert not values.flags.writeable
+    assert data.arrays(data.split(0)).file == next((tmp_path / "cache/images").iterdir())
+    assert infoloss.data.memory.mapped_file(values[1:]) is None
+    assert expected.arrays(expected.split(0)).file is None
     assert data.sha256 == expected.sha256
     monkeypatch.setattr("infoloss.data.image_files._pixels", None)
     assert load(folder, image_size=9).sha256 == expected.sha256

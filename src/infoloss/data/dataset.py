@@ -6,12 +6,14 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
 from infoloss.data import splits
 from infoloss.data.alterations import Alteration
 from infoloss.data.inputs import Inputs
+from infoloss.data.memory import mapped_file
 from infoloss.data.splits import PARTS, Split, SplitRule
 from infoloss.data.texts import TokenTexts
 
@@ -26,6 +28,11 @@ class Arrays:
     target: np.ndarray  # (N,) int64, with the wrong labels of training rows, if any
     sample_weight: np.ndarray | None  # (N,) float32
     feature_names: tuple[str, ...]  # F of them for a table, else none
+
+    @property
+    def file(self) -> Path | None:
+        """Where the features lie, if they are a memory map; other processes can map them too."""
+        return mapped_file(self.features)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["LARGEST_IN_MEMORY", "cache_folder", "filled"]
+__all__ = ["LARGEST_IN_MEMORY", "cache_folder", "filled", "mapped_file"]
 
 LARGEST_IN_MEMORY = 256 * 2**20
 """Bytes; larger arrays are memory maps."""
@@ -39,6 +39,14 @@ def filled(shape: tuple[int, ...], fill: Callable[[np.ndarray], None], *, key: s
     if not path.exists():
         _written(path, shape, fill)
     return np.lib.format.open_memmap(path, mode="r")
+
+
+def mapped_file(values: np.ndarray) -> Path | None:
+    """The file that holds all of these values and nothing else, where they are such a memory map."""
+    part_of_another = isinstance(values.base, np.ndarray)
+    if not isinstance(values, np.memmap) or part_of_another or values.filename is None:
+        return None
+    return Path(values.filename)
 
 
 def _written(path: Path, shape: tuple[int, ...], fill: Callable[[np.ndarray], None]) -> None:

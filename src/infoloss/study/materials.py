@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from typing import Any
 
@@ -32,7 +33,7 @@ class Materials:
     @property
     def references(self) -> tuple[str, ...]:
         """Names of the reference lines."""
-        return names(self.design.data["input_shape"])
+        return names(self.design.data)
 
     def training(self, role: str, arm: Arm, seed: int, learning_rate: float | None) -> Job:
         """A training of role "tuning" or "final"."""
@@ -104,9 +105,14 @@ class Materials:
         split: Split = self.split(seed)
         arrays = self.dataset.arrays(split)
         parts: dict[str, np.ndarray] = {"test_rows": split.test}
+        if arrays.file is not None:
+            parts["file"] = np.frombuffer(os.fsencode(arrays.file.resolve()), np.uint8)
         for part in ("train", "validation", "test"):
             rows = getattr(split, part)
-            parts[f"{part}_features"] = arrays.features[rows]
+            if arrays.file is None:
+                parts[f"{part}_features"] = arrays.features[rows]
+            else:
+                parts[f"{part}_rows"] = rows
             parts[f"{part}_target"] = arrays.target[rows]
         if arrays.sample_weight is not None:
             parts["train_weight"] = arrays.sample_weight[split.train]
