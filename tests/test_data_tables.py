@@ -232,4 +232,4 @@ def test_read_table_gives_columns(table):
 
 def test_the_page_for_users_runs():
     page = Path(__file__).parent.parent / "docs" / "data.md"
-    assert doctest.testfile(str(page), module_relative=False) == (0, 9)
+    assert doctest.testfile(str(page), module_relative=False) == (0, 14)

@@ -14,6 +14,7 @@ from study_cases import contents, small_plan
 import infoloss.data.memory
 from infoloss.cli import main
 from infoloss.data import from_arrays, load
+from infoloss.study import description
 from infoloss.study.compare import run
 from infoloss.study.design import settled
 from infoloss.study.engines import Workers
@@ -86,6 +87,8 @@ def test_a_file_gives_the_records_of_an_array(folder, tmp_path, monkeypatch) -> 
     assert contents(tmp_path / "file") == expected
     assert {record["status"] for record, _ in expected.values()} == {"done"}
     assert len({record["label"] for record, _ in expected.values()}) == 3  # losses and the majority
+    assert description.data(made.design)["features"] == "3 × 8 × 8"
+    assert "images are cropped to squares around the middle and resized to 8 × 8 pixels" in made.design.notes
 
 
 @pytest.mark.usefixtures("from_file")
