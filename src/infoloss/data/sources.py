@@ -85,7 +85,8 @@ def load(
     kind = _kind(spec, is_text=text is not None)
     for name, value in given.items():
         if name not in kind.options:
-            raise ValueError(f"{name}={value!r}: {str(spec)!r} is {kind.what}; {_taken(kind)}")
+            takes = ", ".join(kind.options)
+            raise ValueError(f"{name}={value!r}: {str(spec)!r} is {kind.what}; it takes {takes}")
     return kind.read(spec, given)
 
 
@@ -116,10 +117,6 @@ def _kind(spec: str | Path, *, is_text: bool) -> Kind:
     if Path(spec).exists():
         raise ValueError(f"{spec}: expected {kinds}")
     raise ValueError(f"{unknown('data set', str(spec), KNOWN)}, or a path: {kinds}")
-
-
-def _taken(kind: Kind) -> str:
-    return f"it takes {', '.join(kind.options)}" if kind.options else "it takes no option"
 
 
 def _bundled(spec: str | Path, given: Mapping[str, Any]) -> Dataset:
