@@ -32,7 +32,7 @@ def image_shape(model: str, input_shape: tuple[int, ...], *, smallest: int) -> t
 
 
 def pooled_relu() -> tuple[nn.Module, nn.Module]:
-    """The largest of 2×2 pixels, then ReLU: the same function as in the other order, a quarter of the work."""
+    """The largest of 2×2 pixels, then ReLU: the same as in the other order, at a quarter of the work."""
     return nn.MaxPool2d(2), nn.ReLU(inplace=True)
 
 
