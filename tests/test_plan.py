@@ -10,7 +10,7 @@ import torch
 from study_cases import blobs, small_plan
 
 import infoloss as il
-from infoloss.data import load
+from infoloss.data import altered, load
 from infoloss.study.design import Design, DesignError, default_losses, settled, uneven
 from infoloss.study.plan import Plan, PlanError
 
@@ -100,6 +100,9 @@ WRONG = [
     ("[training]\naugmentation = ['crop', 'crop=2']", r"training: augmentation holds \['crop'\] more than"),
     ("[training]\nprecision = 'float16'", r'\'float16\' is none of "float32" or "bfloat16"'),
     ("[margins]\nlabels = -1", r"margins\.labels: -1: should be greater than 0"),
+    ("[data]\nimbalance = 0.5", r"data\.imbalance: 0\.5: should be greater than or equal to 1"),
+    ("[data]\nlabel_noise = 1", r"data\.label_noise: 1: should be less than 1"),
+    ('[data]\ntext = "token"', r'\'token\' is none of "hashed" or "tokens"; did you mean "tokens"\?'),
     ("[data\n", r"study\.toml: not a TOML file: .*line"),
 ]
 
@@ -108,6 +111,15 @@ WRONG = [
 def test_a_mistake_names_itself(tmp_path, text, message):
     with pytest.raises(PlanError, match=message):
         read(tmp_path, text)
+
+
+def test_the_data_are_read_and_altered():
+    data = Plan.of(data={"source": "digits", "imbalance": 20, "label_noise": 0.25}).data.dataset()
+    expected = altered(load("digits"), imbalance=20, label_noise=0.25)
+    assert data.sha256 == expected.sha256
+    assert Plan.of(data="digits").data.dataset().sha256 == load("digits").sha256
+    step = Plan.of(data={"imbalance": 5, "imbalance_profile": "step"}).data.dataset()
+    assert step.alteration.described() == {"imbalance": 5.0, "profile": "step"}
 
 
 def test_every_mistake_is_named_and_its_source(tmp_path):
@@ -153,6 +165,12 @@ class TestSettled:
             directions.append((gradient / gradient.norm()).flatten())
         cosines = torch.stack(directions) @ torch.stack(directions).T - torch.eye(8)
         assert cosines.max() < 0.9999
+
+    def test_training_rows_made_uneven_are_judged_and_learnt_as_such(self):
+        design = settled(Plan.of(), altered(blobs(600), imbalance=10))
+        assert design.metric == "balanced_accuracy"
+        assert "balanced_softmax" in [arm.label for arm in design.arms]
+        assert any(note.startswith("imbalance 10") for note in design.notes)
 
     def test_prior_losses_are_default_only_where_classes_are_uneven(self):
         unbound = [{t for t in default_losses(c) if il.parse(t).unbound} for c in ((50, 50), (90, 10))]

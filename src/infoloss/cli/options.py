@@ -71,7 +71,7 @@ def _augmentations() -> str:
 @Parameter(name="*", group=Group("Data", sort_key=2))
 @dataclass(frozen=True)
 class DataOptions:
-    """Which columns are what, for tables."""
+    """Which columns are what, how images and texts are read, and what is done to training rows."""
 
     target: str | None = option("data.target", "Column to predict [default: a usual name, else the last].")
     drop: list[str] | None = option("data.drop", "Columns to leave out.")
@@ -79,7 +79,14 @@ class DataOptions:
     order: str | None = option("data.order", "Column of times: the test rows are the latest.")
     sample_weight: str | None = option("data.sample_weight", "Column of weights; not a feature.")
     split: str | None = option("data.split", 'Fractions, "0.6/0.2/0.2", or a column of parts.')
-    test: str | None = option("data.test", "A second table whose rows are the test rows.")
+    test: str | None = option("data.test", "A second table or file of texts whose rows are the test rows.")
+    image_size: int | None = option("data.image_size", "Pixels a side [default: 64 for image files].")
+    text: str | None = option("data.text", "Read texts, as hashed n-grams or as tokens (ids of words).")
+    text_column: str | None = option("data.text_column", "Column of texts [default: the only one].")
+    imbalance: float | None = option("data.imbalance", "Largest over smallest class of training rows.")
+    imbalance_profile: str | None = option("data.imbalance_profile", "How the classes shrink.")
+    label_noise: float | None = option("data.label_noise", "Share of training labels replaced by others.")
+    noisy_labels: str | None = option("data.noisy_labels", "Training labels from an .npz, or FILE.npz:ARRAY.")
 
 
 @Parameter(name="*", group=Group("Losses", sort_key=1))

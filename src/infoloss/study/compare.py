@@ -159,8 +159,7 @@ def run(
         StoreError: the folder is in use, or cannot be written.
     """
     if dataset is None:
-        options = plan.data.model_dump()
-        dataset = load(options.pop("source"), **options)
+        dataset = plan.data.dataset()
     design = settled(plan, dataset)
     design = replace(design, command=command, notes=_notes(design, dataset))
     path = Path(design.name if folder is None else folder)

@@ -55,7 +55,9 @@ def data(design: Design) -> dict[str, str]:
         smallest, largest = rows.index(min(rows)), rows.index(max(rows))
         facts |= {
             "rows": f"{about['rows']:,}",
-            "features": f"{about['features']:,}",
+            "features": " × ".join(map(str, about["input_shape"]))
+            if len(about.get("input_shape", ())) > 1
+            else f"{about['features']:,}",
             "classes": str(len(names)),
             "smallest class": f"{names[smallest]}, {min(rows):,} rows",
             "largest class": f"{names[largest]}, {max(rows):,} rows",

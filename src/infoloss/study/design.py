@@ -18,7 +18,7 @@ from infoloss.study.fingerprint import fingerprint
 from infoloss.study.own_losses import designed, is_own
 from infoloss.study.plan import Loss, Model, Plan, PlanError, Training
 from infoloss.study.runs import PROTOCOL
-from infoloss.training import augmentation, normalisation
+from infoloss.training import Classifier, augmentation, normalisation
 from infoloss.training.augmentation import augmented, random_numbers
 
 __all__ = ["Arm", "Design", "DesignError", "default_losses", "settled", "uneven"]
@@ -156,23 +156,25 @@ def settled(plan: Plan, dataset: Dataset) -> Design:
             made for rows of this shape.
     """
     counts = np.bincount(dataset.target, minlength=len(dataset.classes))
-    by_classes = "balanced_accuracy" if uneven(counts) else "accuracy"
+    learnt = _learnt(dataset, counts)
+    by_classes = "balanced_accuracy" if uneven(counts) or uneven(learnt) else "accuracy"
     metric = by_classes if plan.metric == "auto" else plan.metric
     count = SEEDS_OF_A_SMALL_TABLE if len(dataset.target) < SMALL_TABLE else SEEDS_OF_A_LARGE_TABLE
-    losses = plan.losses or tuple(Loss(expression=text) for text in default_losses(counts))
+    losses = plan.losses or tuple(Loss(expression=text) for text in default_losses(learnt))
     seeds = plan.seeds or tuple(range(count))
     if plan.tuning.enabled and set(seeds) & set(plan.tuning.seeds):
         shared = sorted(set(seeds) & set(plan.tuning.seeds))
         raise PlanError([f"the seeds {shared} both tune and compare; give tuning.seeds of their own"])
-    arrays = dataset.arrays(dataset.split(0))
-    model, unseen = _model(plan.model, dataset, arrays.features.shape[1:])
+    rows = np.array(dataset.arrays(dataset.split(0)).features[:2])
+    model, unseen = _model(plan.model, dataset, rows)
     return Design(
         data={
             "name": dataset.name,
             "sha256": dataset.sha256,
             "rows": len(dataset.target),
-            "features": prod(arrays.features.shape[1:]),
-            "input_shape": list(arrays.features.shape[1:]),
+            "features": prod(dataset.input_shape),
+            "input_shape": list(dataset.input_shape),
+            "vocabulary": dataset.vocabulary,
             "classes": list(dataset.classes),
             "class_rows": counts.tolist(),
             "source": dataset.source,
@@ -190,7 +192,7 @@ def settled(plan: Plan, dataset: Dataset) -> Design:
         tuned=plan.tuning.enabled,
         tuning_seeds=plan.tuning.seeds if plan.tuning.enabled else (),
         learning_rates=learning_rates(plan),
-        training=_training(plan.training, arrays.features[:2]),
+        training=_training(plan.training, rows),
         metric=metric,
         labels_metric=by_classes if metric == "nll" else metric,
         margins={"labels": plan.margins.labels, "nll": plan.margins.nll},
@@ -199,17 +201,29 @@ def settled(plan: Plan, dataset: Dataset) -> Design:
     )
 
 
-def _model(
-    plan: Model, dataset: Dataset, input_shape: tuple[int, ...]
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Name and options, tried once; of a model of the user's own the fingerprint too, and what it lacks."""
+def _learnt(dataset: Dataset, counts: np.ndarray) -> np.ndarray:
+    """Rows of each class as a loss meets them: all, or the training rows where they were made uneven."""
+    if dataset.alteration.imbalance == 1:
+        return counts
+    return np.bincount(dataset.target[dataset.split(0).train], minlength=len(counts))
+
+
+def _model(plan: Model, dataset: Dataset, rows: np.ndarray) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Name and options, tried on two rows; of the user's own the fingerprint too, and what it lacks."""
     options = plan.options()
+    classes = len(dataset.classes)
     if options.get("vocabulary", 0) is None:
-        options["vocabulary"] = getattr(dataset, "vocabulary", None)
+        options["vocabulary"] = dataset.vocabulary
     try:
-        build(plan.name, classes=len(dataset.classes), input_shape=input_shape, seed=0, **options)
+        made = build(plan.name, classes=classes, input_shape=rows.shape[1:], seed=0, **options)
     except Exception as error:
         raise PlanError([f"model: {error}"]) from error
+    try:
+        with torch.no_grad():
+            Classifier(made, classes=classes).eval()(torch.from_numpy(rows))
+    except Exception as error:
+        what = "token ids, which embedding_bag reads" if dataset.vocabulary else f"rows of type {rows.dtype}"
+        raise PlanError([f"model: {plan.name} cannot read {what}: {error}"]) from error
     if not is_named(plan.name) or plan.name.startswith(("timm:", "hf:")):
         return {"name": plan.name, **options}, ()
     print_ = fingerprint(named(plan.name))

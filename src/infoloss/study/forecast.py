@@ -76,7 +76,7 @@ def _counts(design: Design) -> dict[str, int]:
 
     arms, seeds = len(design.arms), len(design.seeds)
     tuning = arms * len(design.tuning_seeds) * len(design.learning_rates) if design.tuned else 0
-    lines = len(names(design.data["input_shape"]))
+    lines = len(names(design.data))
     return {"tuning": tuning, "training": arms * seeds, "reference lines": lines * seeds}
 
 
@@ -163,7 +163,11 @@ class _WithoutTest:
         parts = {
             name: array for name, array in self._materials.arrays(job).items() if not name.startswith("test_")
         }
-        shown = {"test_features": parts["validation_features"], "test_target": parts["validation_target"]}
+        shown = {
+            name.replace("validation_", "test_"): array
+            for name, array in parts.items()
+            if name.startswith("validation_")
+        }
         return {**parts, **shown, "test_rows": self._materials.split(job.seed).validation}
 
     def arrays_key(self, job: Job) -> str:

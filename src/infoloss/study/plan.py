@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from infoloss.data import Dataset, altered, load
 from infoloss.models import MODELS
 from infoloss.models.named import is_named
 from infoloss.study.model_options import checked_options, is_model
@@ -47,7 +48,7 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    """What is learnt from; the options are those of ``infoloss.data.load``."""
+    """What is learnt from; the options are those of ``infoloss.data.load`` and ``infoloss.data.altered``."""
 
     source: Annotated[
         str, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)
@@ -59,6 +60,25 @@ class Data(Section):
     sample_weight: str | None = None
     split: str | None = None
     test: str | None = None
+    image_size: Annotated[int, Field(gt=0)] | None = None
+    text: Literal["hashed", "tokens"] | None = None
+    text_column: str | None = None
+    imbalance: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
+    imbalance_profile: Literal["long_tail", "step"] = "long_tail"
+    label_noise: Share = 0.0
+    noisy_labels: str | None = None
+
+    def dataset(self) -> Dataset:
+        """The data set, read and altered.
+
+        Raises:
+            ValueError: data that cannot be learnt from, or options that do not belong to them.
+            OSError: a known set that is neither here nor to be had.
+        """
+        options = self.model_dump()
+        noise = {name: options.pop(name) for name in ("imbalance", "label_noise", "noisy_labels")}
+        profile = options.pop("imbalance_profile")
+        return altered(load(options.pop("source"), **options), profile=profile, **noise)
 
 
 def _model_name(name: str) -> str:

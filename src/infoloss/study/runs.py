@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 import traceback
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from infoloss.kernels import available
 from infoloss.study.canonical import sha256
-from infoloss.training import Classifier, LockedTest, Rows, Settings, fit, normalisation
+from infoloss.training import Classifier, LockedTest, MappedRows, Rows, Settings, fit, mapped, normalisation
 from infoloss.training.memory import peak_memory, reset_peak_memory
 
 __all__ = [
@@ -123,7 +124,8 @@ def performed(config: Mapping[str, Any], arrays: Arrays) -> Outcome:
         config: of a ``Job``.
         arrays: train_features (n, …) float32, or uint8 for images, train_target (n,) int64, perhaps
             train_weight (n,), the same for validation, and for all roles but "tuning" test_features,
-            test_target and test_rows.
+            test_target and test_rows. Instead of features there may be a ``file`` (its name in bytes) of all
+            rows, and the numbers of the parts' rows, train_rows and so on.
     """
     if config["role"] == "reference":
         from infoloss.study.references import reference
@@ -141,7 +143,7 @@ def _trained(config: Mapping[str, Any], arrays: Arrays) -> Outcome:
     train, validation = _rows(arrays, "train", device), _rows(arrays, "validation", device)
     test = None
     if config["role"] == "final":
-        test = LockedTest(_tensor(arrays["test_features"], device), _tensor(arrays["test_target"], device))
+        test = LockedTest(_features(arrays, "test", device), _tensor(arrays["test_target"], device))
     # "source" is part of the identity of a model of the user's own.
     options = {key: value for key, value in config["model"].items() if key != "source"}
     model = build(
@@ -197,10 +199,16 @@ def _reference(predicted: Mapping[str, np.ndarray], arrays: Arrays) -> Outcome:
 def _rows(arrays: Arrays, part: str, device: torch.device) -> Rows:
     weight = arrays.get(f"{part}_weight")
     return Rows(
-        _tensor(arrays[f"{part}_features"], device),
+        _features(arrays, part, device),
         _tensor(arrays[f"{part}_target"], device),
         None if weight is None else _tensor(weight, device),
     )
+
+
+def _features(arrays: Arrays, part: str, device: torch.device) -> Tensor | MappedRows:
+    if "file" not in arrays:
+        return _tensor(arrays[f"{part}_features"], device)
+    return mapped(os.fsdecode(arrays["file"].tobytes()), arrays[f"{part}_rows"], device)
 
 
 def _tensor(array: np.ndarray, device: torch.device) -> Tensor:

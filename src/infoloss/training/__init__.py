@@ -4,6 +4,7 @@ from infoloss.training.augmentation import AUGMENTATIONS, augmentation
 from infoloss.training.classifier import PRECISIONS, Classifier
 from infoloss.training.locked import LockedTest, LockedTestError
 from infoloss.training.loop import METRICS, Fit, Rows, fit, predicted, validation_scores
+from infoloss.training.mapped import MappedRows, mapped
 from infoloss.training.optimisers import OPTIMISERS, Settings, learning_rate_factor, optimiser
 from infoloss.training.pixels import normalisation
 
@@ -16,11 +17,13 @@ __all__ = [
     "Fit",
     "LockedTest",
     "LockedTestError",
+    "MappedRows",
     "Rows",
     "Settings",
     "augmentation",
     "fit",
     "learning_rate_factor",
+    "mapped",
     "normalisation",
     "optimiser",
     "predicted",

@@ -7,6 +7,7 @@ from typing import NoReturn
 from torch import Tensor
 
 from infoloss.training.loop import Fit, predicted
+from infoloss.training.mapped import MappedRows
 
 __all__ = ["LockedTest", "LockedTestError"]
 
@@ -28,8 +29,8 @@ class LockedTest:
 
     __slots__ = ("__features", "__target")
 
-    def __init__(self, features: Tensor, target: Tensor) -> None:
-        self.__features: Tensor | None = features
+    def __init__(self, features: Tensor | MappedRows, target: Tensor) -> None:
+        self.__features: Tensor | MappedRows | None = features
         self.__target: Tensor | None = target
 
     def logits(self, fit: Fit) -> tuple[Tensor, Tensor]:

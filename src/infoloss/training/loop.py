@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from infoloss.training.augmentation import Augmented, augmentation, augmented, random_numbers
+from infoloss.training.mapped import MappedRows
 from infoloss.training.optimisers import Settings, learning_rate_factor, optimiser
 
 __all__ = ["METRICS", "Fit", "Rows", "fit", "predicted", "validation_scores"]
@@ -42,7 +43,7 @@ class Objective(Protocol):
 class Rows:
     """Rows that may be looked at: features (N, …), labels (N,) and perhaps weights (N,)."""
 
-    features: Tensor
+    features: Tensor | MappedRows
     target: Tensor
     sample_weight: Tensor | None = None
 
@@ -93,7 +94,7 @@ def validation_scores(term: Decides, logits: Tensor, target: Tensor) -> dict[str
     }
 
 
-def predicted(model: nn.Module, features: Tensor) -> Tensor:
+def predicted(model: nn.Module, features: Tensor | MappedRows) -> Tensor:
     """(N, C) logits without gradients, a block of rows at a time, as the model gives them outside training.
 
     Args:
@@ -103,7 +104,7 @@ def predicted(model: nn.Module, features: Tensor) -> Tensor:
     model.eval()
     rows = max(1, NUMBERS_AT_ONCE // max(1, features[:1].numel()))
     with torch.no_grad():
-        return torch.cat([model(block) for block in torch.split(features, rows)])
+        return torch.cat([model(block) for block in features.split(rows)])
 
 
 def fit(

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from infoloss.training.mapped import MappedRows
+
 __all__ = ["IMAGENET", "Normalisation", "fractions", "normalisation"]
 
 Normalisation = Mapping[str, Sequence[float]]
@@ -28,7 +30,7 @@ def fractions(features: Tensor) -> Tensor:
     return features / 255 if features.dtype == torch.uint8 else features
 
 
-def normalisation(asked: str | Normalisation, train: Tensor) -> Normalisation | None:
+def normalisation(asked: str | Normalisation, train: Tensor | MappedRows) -> Normalisation | None:
     """The normalisation of a study: as given, by name, or with the training rows' mean and spread.
 
     Args:
@@ -58,12 +60,12 @@ def normalisation(asked: str | Normalisation, train: Tensor) -> Normalisation | 
     return found
 
 
-def _of(images: Tensor) -> Normalisation:
+def _of(images: Tensor | MappedRows) -> Normalisation:
     """Mean and standard deviation of each channel, in float64; a channel without spread is not divided."""
     channels = images.shape[1]
     total, squares = (torch.zeros(channels, dtype=torch.float64) for _ in range(2))
     centre = fractions(images[:1]).double().mean((0, 2, 3)).cpu()
-    for block in torch.split(images, _ROWS):
+    for block in images.split(_ROWS):
         # About a value of the data: squares of large numbers would lose the spread.
         away = fractions(block).double().cpu() - centre[:, None, None]
         total += away.sum((0, 2, 3))
