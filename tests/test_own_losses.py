@@ -14,7 +14,7 @@ from torch import nn
 
 import infoloss as il
 from infoloss.data import from_arrays
-from infoloss.models import named
+from infoloss.named import named
 from infoloss.study.compare import run
 from infoloss.study.design import settled
 from infoloss.study.own_losses import OwnLoss, is_own, term_of

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import chain, pairwise
 
@@ -22,7 +24,7 @@ from infoloss.training import (
     predicted,
     validation_scores,
 )
-from infoloss.training.memory import peak_memory, reset_peak_memory
+from infoloss.training.memory import _gnu_library, peak_memory, reset_peak_memory
 
 
 class Softmax:
@@ -317,6 +319,31 @@ class TestLockedTest:
         for copier in (copy.copy, copy.deepcopy, pickle.dumps):
             with pytest.raises(LockedTestError):
                 copier(test)
+
+
+FAULTS = """
+import resource, sys, torch
+from infoloss.training.memory import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(40, 2**18)  # 40 MiB: above what the library would keep by itself
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
+"""
+
+
+@pytest.mark.skipif(_gnu_library() is None, reason="needs the GNU C library")
+def test_freed_memory_is_kept():
+    kept, usual = (
+        int(subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, check=True).stdout)
+        for how in ("keep", "leave")
+    )
+    assert kept < 100
+    assert usual > 10 * kept
 
 
 def test_peak_memory_sees_an_allocation():

@@ -15,7 +15,6 @@ from infoloss.models.foreign import foreign
 from infoloss.models.keras_cifar10 import keras_cifar10
 from infoloss.models.linear import linear
 from infoloss.models.mlp import mlp
-from infoloss.models.named import named
 from infoloss.models.resnet import resnet18, resnet20, resnet32
 from infoloss.models.vgg import spinal_vgg, vgg5, vgg11_bn
 
@@ -28,7 +27,6 @@ __all__ = [
     "keras_cifar10",
     "linear",
     "mlp",
-    "named",
     "resnet18",
     "resnet20",
     "resnet32",

@@ -8,7 +8,7 @@ from itertools import pairwise
 from torch import nn
 
 from infoloss.models.dropout import Dropout
-from infoloss.models.images import he_normal, image_shape
+from infoloss.models.images import he_normal, image_shape, pooled_relu
 
 __all__ = ["convnet"]
 
@@ -49,5 +49,6 @@ def convnet(
 def _stage(before: int, after: int) -> nn.Module:
     layers: list[nn.Module] = []
     for width in (before, after):
-        layers += [nn.Conv2d(width, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
-    return nn.Sequential(*layers, nn.MaxPool2d(2))
+        layers += [nn.Conv2d(width, after, 3, padding=1, bias=False), nn.BatchNorm2d(after)]
+        layers += [nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers[:-1], *pooled_relu())

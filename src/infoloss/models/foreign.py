@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from infoloss.models.named import named
+from infoloss.named import named
 
 __all__ = ["foreign"]
 

@@ -80,7 +80,8 @@ def _resnet(
     channels: int, classes: int, *, widths: Sequence[int], depth: int, shortcut: Shortcut
 ) -> nn.Module:
     before = widths[0]
-    layers: list[nn.Module] = [_convolution(channels, before, 1), nn.BatchNorm2d(before), nn.ReLU()]
+    layers: list[nn.Module] = [_convolution(channels, before, 1), nn.BatchNorm2d(before)]
+    layers += [nn.ReLU(inplace=True)]
     for stage, after in enumerate(widths):
         for block in range(depth):
             stride = 2 if stage and not block else 1
@@ -100,14 +101,14 @@ class _Block(nn.Module):
     def __init__(self, before: int, after: int, stride: int, shortcut: Shortcut) -> None:
         super().__init__()
         self.residual = nn.Sequential(
-            *(_convolution(before, after, stride), nn.BatchNorm2d(after), nn.ReLU()),
+            *(_convolution(before, after, stride), nn.BatchNorm2d(after), nn.ReLU(inplace=True)),
             *(_convolution(after, after, 1), nn.BatchNorm2d(after)),
         )
         same = before == after and stride == 1
         self.shortcut = nn.Identity() if same else shortcut(before, after, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.shortcut(x) + self.residual(x))
+        return F.relu(self.shortcut(x) + self.residual(x), inplace=True)
 
 
 class _Padded(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from infoloss.models.dropout import Dropout
-from infoloss.models.images import he_normal, image_shape
+from infoloss.models.images import he_normal, image_shape, pooled_relu
 
 __all__ = ["spinal_vgg", "vgg5", "vgg11_bn"]
 
@@ -112,9 +112,10 @@ def _convolutions(blocks: Sequence[Sequence[int]], channels: int) -> list[nn.Mod
     layers: list[nn.Module] = []
     for block in blocks:
         for width in block:
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width)]
+            layers += [nn.ReLU(inplace=True)]
             channels = width
-        layers.append(nn.MaxPool2d(2))
+        layers[-1:] = pooled_relu()
     return [he_normal(layer) for layer in layers]
 
 

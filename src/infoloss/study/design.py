@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from infoloss.data import Dataset
-from infoloss.models import build, named
-from infoloss.models.named import is_named
+from infoloss.models import build
+from infoloss.named import is_named, named
 from infoloss.study.canonical import sha256
 from infoloss.study.fingerprint import fingerprint
 from infoloss.study.own_losses import designed, is_own
@@ -293,7 +293,7 @@ def _own(loss: Loss, classes: int | None, known: frozenset[str], weighted: bool)
     """The text of the user's own term or function."""
     try:
         text = designed(loss.expression, classes=classes, weighted=weighted)
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         raise PlanError([f"losses: {loss.name!r}: {error}"]) from error
     return text if is_own(text) else _checked(Loss(expression=text, label=loss.name), classes, known)
 

@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from infoloss.models import MODELS
-from infoloss.models.named import is_named
+from infoloss.named import is_named
 from infoloss.study.plan_errors import nearest
 
 __all__ = ["checked_options", "is_model"]

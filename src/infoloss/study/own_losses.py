@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from infoloss import Criterion, Term, cross_entropy, parse
-from infoloss.models.named import is_named, named
+from infoloss.named import is_named, named
 from infoloss.study.fingerprint import fingerprint
 
 __all__ = ["OwnLoss", "criterion_of", "designed", "is_own", "term_of"]
@@ -84,6 +84,7 @@ def designed(name: str, *, classes: int | None, weighted: bool) -> str:
 
     Raises:
         ValueError: no such object, one that cannot be called, or a trial that failed.
+        ImportError: its module cannot be imported.
     """
     found = named(name)
     if isinstance(found, Term):

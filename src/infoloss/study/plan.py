@@ -19,7 +19,7 @@ from pydantic import (
 
 from infoloss.data import Dataset, altered, load
 from infoloss.models import MODELS
-from infoloss.models.named import is_named
+from infoloss.named import is_named
 from infoloss.study.model_options import checked_options, is_model
 from infoloss.study.plan_errors import PlanError, complaints, nearest
 from infoloss.training import Settings, augmentation
