@@ -27,6 +27,7 @@ for _name, _place, _help in (
     ("demo", "comparison:demo", "Compare eight losses on scikit-learn's digits (a few minutes)."),
     ("report", "reports:report", "Write a study's report again, from its records alone."),
     ("verdict", "reports:verdict", "Judge scores from elsewhere: a table of loss, seed and metrics."),
+    ("data", "datasets:data", "List the known data sets, or describe one, or your own."),
     ("losses", "catalogue:losses", "List the losses and regularisers, or describe one."),
     ("cite", "catalogue:cite", "The BibTeX records of losses."),
     ("check", "conformance:check", "Check a loss of your own: weights, masks, precision, gradients."),

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["compare", "demo"]
 
 INTERRUPTED = 130
+_FILES = (".csv", ".tsv", ".gz", ".parquet", ".npz", ".zip", ".txt", ".toml")
 
 
 # ruff: noqa: RUF009 - these functions make dataclass fields
@@ -74,7 +75,8 @@ def compare(
     The same command again resumes; more losses or seeds extend the study.
 
     Args:
-        data: digits, wine, breast_cancer, a table (.csv, .tsv, also .gz), or a study file (.toml)
+        data: A known set (infoloss data lists them), a table (.csv, .tsv, also .gz; .parquet), arrays (.npz),
+            a folder or .zip of images, texts (.txt), module:function, or a study file (.toml)
             [default: digits].
         dry_run: Show runs, estimated time and the minimum detectable effect; train nothing.
     """
@@ -90,7 +92,7 @@ def demo(*, run: Running | None = None) -> int:
 
 def _plan(data: str | None, loss: LossOptions | None, *others: Any) -> Plan:
     last = loss.losses[-1] if loss and loss.losses else ""
-    if data is None and last.lower().endswith((".csv", ".tsv", ".gz", ".toml")):
+    if data is None and last.lower().endswith(_FILES):
         raise InputError(
             f"{last} is among the losses; the data come first: infoloss compare {last} --losses …"
         )
@@ -113,7 +115,7 @@ class Study:
         if run.jobs is not None and run.jobs < 1:
             raise InputError(f"--jobs: {run.jobs}: expected 1 or more")
         with reading():
-            self.data: Dataset = _loaded(plan)
+            self.data: Dataset = plan.data.dataset()
             self.design: Design = settled(plan, self.data)
         if why := lacking(self.design.device):
             raise InputError(f"--device: {self.design.device}: {why}; see infoloss doctor")
@@ -164,10 +166,3 @@ class Study:
                 retry_failed=self.run.retry_failed,
                 command=self.command,
             )
-
-
-def _loaded(plan: Plan) -> Dataset:
-    from infoloss.data import load
-
-    options = plan.data.model_dump()
-    return load(options.pop("source"), **options)

@@ -267,8 +267,7 @@ def step(
     """
     layout = given[LAYOUT]
     run = STEPS["rows" if layout[4] == 1 and layout[1] >= NARROW else "tiles"]
-    found = run(*given, sizes, program.instructions, program.number, parameters, divisor, _flat(g), layout)
-    return found  # type: ignore[no-any-return]
+    return run(*given, sizes, program.instructions, program.number, parameters, divisor, _flat(g), layout)  # type: ignore[no-any-return]
 
 
 def moments(inputs: Inputs) -> tuple[Tensor, Tensor | None]:

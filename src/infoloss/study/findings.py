@@ -16,6 +16,7 @@ from infoloss.study.analysis import Analysis, LossResult, Reference
 from infoloss.study.design import Arm, Design
 from infoloss.study.headline import headline
 from infoloss.study.inference import Cell, Paired, judge
+from infoloss.study.own_losses import is_own, term_of
 from infoloss.study.references import REFERENCES
 from infoloss.study.scored import Scored
 from infoloss.study.store import COSTS, Damage, predictions
@@ -188,13 +189,11 @@ def _examples(runs: Sequence[Scored]) -> tuple[np.ndarray, ...] | None:
 
 
 def _result(findings: Findings, arm: Arm) -> LossResult:
-    from infoloss import parse
-
     made, runs, scored = findings.choices[arm], findings.finals[arm], findings.scored[arm]
     done = list(scored.values())
     decisions = [(run.target, run.decision) for run in done]
     classes = done[0].log_probabilities.shape[1] if done else 0
-    entries = parse(arm.expression).entries
+    entries = () if is_own(arm.expression) else term_of(arm.expression).entries
     return LossResult(
         label=arm.label,
         expression=arm.expression,
@@ -281,4 +280,5 @@ def _references(findings: Findings) -> tuple[Reference, ...]:
             ),
         )
         for name, runs in findings.references.items()
+        if runs
     )

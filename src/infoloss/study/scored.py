@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from infoloss.evaluation import contributions, fit_temperature, scores, tempered
+from infoloss.study.own_losses import term_of
 
 __all__ = ["Scored"]
 
@@ -34,9 +35,7 @@ class Scored:
         self.validation = self._read(arrays["validation_logits"])[0], arrays["validation_target"]
 
     def _read(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        from infoloss import parse
-
-        term = parse(self._expression)
+        term = term_of(self._expression)
         term = term.bind(**self._bindings) if self._bindings else term
         z = torch.from_numpy(logits.astype(np.float64))
         return term.log_probabilities(z).numpy(), term.decision(z).numpy()
