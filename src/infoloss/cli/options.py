@@ -126,6 +126,7 @@ class TrainingOptions:
     weight_decay: float | None = option("training.weight_decay", "Weight decay.")
     momentum: float | None = option("training.momentum", "Momentum of sgd.")
     warmup: float | None = option("training.warmup", "Share of the steps in which the learning rate rises.")
+    schedule: str | None = option("training.schedule", "Of the learning rate, after it has risen.")
     augmentation: list[str] | None = option(
         "training.augmentation", f"Random changes of images, in order, as in rotation=10: {_augmentations()}."
     )
