@@ -188,6 +188,8 @@ class TestOnesOwn:
     @pytest.mark.parametrize("name", ["counted", "shaped", "Net"])
     def test_a_function_gets_what_its_signature_has(self, name):
         model = build(f"my_models:{name}", classes=3, input_shape=(4,), seed=0)
+        assert not any(nn.parameter.is_lazy(parameter) for parameter in model.parameters())
+        assert model.training
         assert model(torch.randn(2, 4)).shape == (2, 3)
 
     def test_options_are_passed_on(self):
