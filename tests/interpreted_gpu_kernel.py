@@ -15,6 +15,7 @@ from torch import Tensor
 
 import infoloss as il
 from infoloss.kernels import device, fused, gpu
+from infoloss.kernels.inputs import Inputs
 
 # How rows of 37 classes (prime: more than two tiles) are cut: (rows of a program, columns of a tile, parts).
 CUTS = {"whole": (8, 64, 1), "tiles": (4, 16, 1), "parts": (2, 16, 3)}
@@ -118,7 +119,7 @@ def test_ignored_rows_leave_no_trace(cut: device.Plan) -> None:
     kept = torch.arange(ROWS) % 2 == 0
     compared(term, torch.where(kept[:, None], z, 0), torch.where(kept[:, None], t, 0))
     z = z.clone().requires_grad_()
-    moments = fused.reduce(device, z[:, :, None], t, (), ("exp_sum", "logit_sum"), kept=kept)
+    moments = fused.reduce("gpu", z[:, :, None], t, (), ("exp_sum", "logit_sum"), kept=kept)
     (moments["exp_sum"] + moments["logit_sum"]).sum().backward()
     assert z.grad is not None
     assert z.grad[~kept].eq(0).all()
@@ -140,7 +141,7 @@ def test_masked_classes_and_labels(cut: device.Plan) -> None:
 
 def test_a_row_without_classes_has_no_gradient(parts: device.Plan) -> None:
     z = torch.full((1, CLASSES), -torch.inf).requires_grad_()
-    moments = fused.reduce(device, z[:, :, None], None, (), ("exp_sum", "exp_logit_sum", "classes"))
+    moments = fused.reduce("gpu", z[:, :, None], None, (), ("exp_sum", "exp_logit_sum", "classes"))
     assert moments["maximum"].item() == -torch.inf
     assert [moments[name].item() for name in ("exp_sum", "exp_logit_sum", "classes")] == [0, 0, 0]
     moments["exp_sum"].sum().backward()
@@ -170,7 +171,7 @@ def test_nan_stays_nan_and_other_rows_stay_clean(cut: device.Plan) -> None:
 def test_a_label_out_of_range_is_never_used(label: int, cut: device.Plan) -> None:
     z = torch.zeros(2, CLASSES, 1, dtype=torch.float64)
     needs = ("label_logit", "label_exp", "exp_sum")
-    moments = fused.reduce(device, z, torch.tensor([0, label]), (), needs)
+    moments = fused.reduce("gpu", z, torch.tensor([0, label]), (), needs)
     assert moments["label_logit"].isnan().tolist() == [False, True]
     assert moments["label_exp"].isnan().tolist() == [False, True]
     assert moments["exp_sum"].tolist() == [CLASSES, CLASSES]
@@ -195,7 +196,7 @@ def test_half_types_are_read_as_they_are(monkeypatch: pytest.MonkeyPatch) -> Non
     """No float32 copy of the logits, and a gradient of their type."""
     seen: list[torch.dtype] = []
 
-    def watched(inputs: fused.Inputs) -> tuple[Tensor, Tensor | None]:
+    def watched(inputs: Inputs) -> tuple[Tensor, Tensor | None]:
         seen.append(inputs.z.dtype)
         return moments(inputs)
 

@@ -18,10 +18,11 @@ from torch import Tensor
 import infoloss as il
 
 pytest.importorskip("numba")
-from infoloss.kernels import cpu, fused, host, threads
+from infoloss.kernels import fused, threads
+from infoloss.kernels.cpu import rows
 
 # A prime number of rows; columns within a block, a block and a bit, and two blocks and a bit.
-SHAPES = [(7, 5), (5, cpu.BLOCK + 3), (3, 2 * cpu.BLOCK + 1)]
+SHAPES = [(7, 5), (5, rows.BLOCK + 3), (3, 2 * rows.BLOCK + 1)]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -45,7 +46,7 @@ def test_float32_is_as_good_as_eager(case: Case) -> None:
 
 def test_a_learnt_temperature_has_its_gradient() -> None:
     z, y, _ = problem(7, 5, torch.float64)
-    for classes in (5, cpu.BLOCK + 3):
+    for classes in (5, rows.BLOCK + 3):
         z, y, _ = problem(7, classes, torch.float64)
         found = []
         for kernel in ("cpu", "eager"):
@@ -172,7 +173,7 @@ def test_the_exponential() -> None:
     u = np.linspace(-87.0, 0.0, 1_000_003, dtype=np.float32)
     z = np.concatenate([u, np.zeros_like(u)]).reshape(2, -1).T  # rows (u, 0): the maximum is 0
     moments = fused.reduce(
-        host,
+        "cpu",
         torch.tensor(np.ascontiguousarray(z))[:, :, None],
         torch.zeros(len(u), dtype=torch.int64),
         (),
@@ -181,7 +182,7 @@ def test_the_exponential() -> None:
     error = moments["label_exp"].numpy() / np.exp(u.astype(np.float64)) - 1
     assert np.abs(error).max() < 1e-7
     low = torch.tensor([[-torch.inf, 0.0], [-200.0, 0.0], [torch.nan, 0.0]])[:, :, None]
-    sums = fused.reduce(host, low, None, (), ("exp_sum",))["exp_sum"]
+    sums = fused.reduce("cpu", low, None, (), ("exp_sum",))["exp_sum"]
     assert sums[:2].tolist() == [1.0, 1.0]
     assert sums[2].isnan()
 

@@ -126,7 +126,7 @@ def test_compiles(
     (views, _), *_ = viewed.readings()
     for through in ((), views):
         kept = torch.ones(rows, dtype=torch.bool)
-        moments = fused.reduce(device, z, target, through, EVERY + LABEL, floor=1e-3, kept=kept)
+        moments = fused.reduce("gpu", z, target, through, EVERY + LABEL, floor=1e-3, kept=kept)
         torch.stack([moment for moment in moments.values() if moment.requires_grad]).sum().backward()
     assert len(compiled["moments"].made) == len(compiled["gradient"].made) == 2
     assert len(compiled["merge"].made) == (2 if device.plan(rows, classes, 132).parts > 1 else 0)
@@ -134,7 +134,7 @@ def test_compiles(
 
 def test_bfloat16_rows_move_16_bytes_at_a_time(compiled: dict[str, Compiled]) -> None:
     z = torch.zeros(512, 128256, 1, dtype=torch.bfloat16).requires_grad_()
-    moments = fused.reduce(device, z, torch.zeros(512, dtype=torch.int64), (), ("exp_sum", "label_logit"))
+    moments = fused.reduce("gpu", z, torch.zeros(512, dtype=torch.int64), (), ("exp_sum", "label_logit"))
     moments["exp_sum"].sum().backward()
     assert "ld.global.v4.b32" in compiled["moments"].made[0]
     assert "st.global.v4.b32" in compiled["gradient"].made[0]

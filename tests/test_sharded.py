@@ -1,4 +1,4 @@
-"""Classes spread over 2 and 4 processes against one: tests/sharded_checks.py is what the processes do."""
+"""Classes spread over 2 and 4 processes against one: tests/sharded_ranks.py is what the processes do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from sharded_checks import CHECKS, SIZES, run
+from sharded_checks import SIZES
+from sharded_ranks import CHECKS, run
 
 
 @functools.cache
@@ -17,7 +18,7 @@ def results(ranks: int) -> list[dict[str, str]]:
     """The failures of every check, by rank; the processes are started once."""
     # one server imports torch, and the ranks are forked from it
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["infoloss", "sharded_checks"])
+    context.set_forkserver_preload(["infoloss", "sharded_ranks"])
     with tempfile.TemporaryDirectory() as folder:
         processes = [context.Process(target=run, args=(i, SIZES[ranks], folder)) for i in range(ranks)]
         for process in processes:

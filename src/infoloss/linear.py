@@ -61,6 +61,7 @@ def row_statistics_linear(
     linear_bias: Tensor | None = None,
     temperature: Tensor | float | None = None,
     shift: int = 0,
+    group: Any = None,
 ) -> dict[str, Tensor]:
     """Row statistics of the logits (hidden @ linear_weightᵀ + linear_bias) / temperature, from one pass.
 
@@ -75,7 +76,7 @@ def row_statistics_linear(
             :data:`infoloss.statistics.STATISTICS`.
         linear_bias: (C,).
         temperature: a number, or one a row (…).
-        shift: as in :meth:`infoloss.Term.linear`.
+        shift, group: as in :meth:`infoloss.Term.linear`.
 
     Returns:
         For each name a tensor (…), 0 for rows that are left out; float32, or float64 for float64
@@ -84,6 +85,7 @@ def row_statistics_linear(
 
     Raises:
         ValueError: an unknown name, a shape that does not fit, or a target is needed.
+        RuntimeError: as :meth:`infoloss.Term.linear`.
 
     >>> import torch, infoloss as il
     >>> hidden, weight, token = torch.eye(2), torch.tensor([[0.0, 1.0], [0.0, 1.0]]), torch.tensor([0, 1])
@@ -99,7 +101,7 @@ def row_statistics_linear(
             )
         scale = Scalar(factor.reshape(-1) if factor.ndim else factor)
         terms = tuple(term.scaled(scale) for term in terms)
-    blocks = make_row_blocks(hidden, linear_weight, target, linear_bias=linear_bias, shift=shift)
+    blocks = make_row_blocks(hidden, linear_weight, target, linear_bias=linear_bias, shift=shift, group=group)
     found = dict(zip(needs, blocks.by_row(Together(terms), {}, _each), strict=True))
     if "log_probability" in found:
         found["log_probability"] = 0 - found["log_probability"]
@@ -111,7 +113,8 @@ class LinearCriterion(TermModule):
 
     Args:
         term: a term, or an expression such as ``"cross_entropy + beta*entropy"``.
-        head: the layer; its parameters are the criterion's too, and hooks on it do not run.
+        head: the layer; its parameters are the criterion's too, and hooks on it do not run. With the
+            option ``group``, the layer of this rank's classes.
         learn, **coefficients: as for :class:`~infoloss.Criterion`.
 
     >>> import torch, infoloss as il
@@ -144,7 +147,10 @@ class LinearCriterion(TermModule):
         return self.term.linear_parts(hidden, target=target, **self._head(), **options)
 
     def decision(self, hidden: Tensor) -> Tensor:
-        """The class that the loss implies at test time, (…, D) to (…); makes the logits of these rows."""
+        """The class that the loss implies at test time, (…, D) to (…); makes the logits of these rows.
+
+        For a head that has all classes, as :meth:`probabilities`.
+        """
         logits = self.head(hidden)
         return self.term.decision(logits.reshape(-1, logits.shape[-1])).reshape(logits.shape[:-1])
 

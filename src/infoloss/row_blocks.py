@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from infoloss.batch import make_batch
-from infoloss.kernels import linear
-from infoloss.kernels.class_shard import refuse_dtensors
+from infoloss.kernels import linear, sharded
+from infoloss.kernels.class_shard import ClassShard, located_head
 from infoloss.rows import Rows, Value, parts, read, row_values
 from infoloss.views import row_dtype
 
@@ -51,8 +51,8 @@ class RowBlocks:
 
     head: linear.Head  # of the positions that count
     places: Tensor | None  # (N,) which of the positions count; None: all
-    target: Tensor | None  # hard (P,) or soft (P, C) for the P positions
-    weight: Tensor | None  # (C,)
+    target: Tensor | None  # hard (P,) or soft (P, C) for the P positions and the head's classes
+    weight: Tensor | None  # one number for each class of all ranks
     sample_weight: Tensor | None  # (P,)
     options: Mapping[str, Any]  # ignore_index, label_smoothing
     shape: torch.Size  # of the positions
@@ -77,13 +77,12 @@ class RowBlocks:
 
     def divisors(self) -> tuple[Tensor, Tensor]:
         """Σ s_i ω_i and Σ s_i over the rows that count."""
-        classes = len(self.head.weight)
         totals = []
-        for part in linear.blocks(len(self.head), classes, linear.BLOCK):
+        for part in self.head.blocks():
             rows = part.stop - part.start
-            placeholder = self.head.hidden.new_zeros(()).expand(rows, classes)
+            placeholder = self.head.hidden.new_zeros(()).expand(rows, len(self.head.weight))
             z, target, options = self.of_rows(placeholder, part, label_smoothing=0.0)
-            batch = make_batch(z, target, **options)
+            batch = make_batch(z, target, shard=self.head.shard, **options)
             ones = torch.ones(rows, dtype=self.wide, device=z.device)
             totals.append(torch.stack([b.divisor(ones) for b in (batch, replace(batch, omega=None))]))
         both = torch.stack(totals).sum(0)
@@ -175,7 +174,7 @@ class RowBlocks:
                     )
                 return tensor[self.at(part)]
 
-            z, target, options = inner.of_rows(logits, part)
+            z, target, options = inner.of_rows(logits, part, group=self.head.shard)
             here = term.with_tensors(cut)
             rows = read(here, z, target, {name: cut(one) for name, one in coefficients.items()}, options)
             # without a shape: an index into this part would name the wrong row in a message
@@ -196,6 +195,7 @@ def make_row_blocks(
     label_smoothing: float = 0.0,
     sample_weight: Tensor | None = None,
     shift: int = 0,
+    group: Any = None,
 ) -> RowBlocks:
     """Check the arguments of a call and find the rows that count.
 
@@ -203,9 +203,13 @@ def make_row_blocks(
         TypeError: a dtype does not fit.
         ValueError: a shape or value does not fit.
         IndexError: a label is out of range (where values may be looked at).
+        RuntimeError: under ``torch.func`` or forward-mode AD.
     """
-    refuse_dtensors(hidden=hidden, linear_weight=linear_weight, linear_bias=linear_bias, target=target)
-    _check_head(hidden, linear_weight, linear_bias)
+    linear.refuse_transforms()
+    hidden, linear_weight, linear_bias, target, shard = located_head(
+        hidden, linear_weight, linear_bias, target, group
+    )
+    _check_head(hidden, linear_weight, linear_bias, shard)
     hidden, linear_weight, linear_bias = _autocast(hidden, linear_weight, linear_bias)
     shape, classes = hidden.shape[:-1], len(linear_weight)
     if isinstance(shift, bool) or not isinstance(shift, int) or shift < 0 or (shift and not shape):
@@ -214,8 +218,8 @@ def make_row_blocks(
     places = positions[..., shift:].reshape(-1) if shift else None  # nobody predicts the first positions
     if target is not None and target.is_floating_point():
         _check_soft(target, shape, classes)
-        target = target.reshape(-1, classes)
-        make_batch(_no_logits(hidden, classes), None, sample_weight=sample_weight)
+        target = target.reshape(shape.numel(), classes)
+        make_batch(_no_logits(hidden, classes), None, weight=weight, sample_weight=sample_weight, shard=shard)
     else:
         if target is not None and shift and target.shape == shape:
             target = target.clone()
@@ -226,13 +230,18 @@ def make_row_blocks(
             weight=weight,
             ignore_index=ignore_index,
             sample_weight=sample_weight,
+            shard=shard,
         )
         if checked.kept is not None and not _captured(checked.kept):
             places = checked.kept.nonzero().squeeze(1)
         target = None if target is None else target.reshape(-1)
     rows = places if places is None or not shift else places - shift
+    head = linear.Head(hidden.reshape(-1, hidden.shape[-1]), linear_weight, linear_bias, rows, shard)
+    if shard is not None:
+        per_row = hidden.new_empty(0, dtype=row_dtype(head.dtype, hidden.device))
+        sharded.check_rows(target, len(head), per_row, shard)
     return RowBlocks(
-        linear.Head(hidden.reshape(-1, hidden.shape[-1]), linear_weight, linear_bias, rows),
+        head,
         places,
         target,
         weight,
@@ -254,8 +263,9 @@ def _no_logits(hidden: Tensor, classes: int) -> Tensor:
     return hidden.new_zeros(()).expand(*shape[:1], classes, *shape[1:])
 
 
-def _check_head(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-    if hidden.ndim == 0 or weight.ndim != 2 or hidden.shape[-1] != weight.shape[1] or not len(weight):
+def _check_head(hidden: Tensor, weight: Tensor, bias: Tensor | None, shard: ClassShard | None) -> None:
+    fits = hidden.ndim > 0 and weight.ndim == 2 and hidden.shape[-1] == weight.shape[1]
+    if not fits or (shard is None and not len(weight)):
         raise ValueError(
             "hidden must have shape (…, D) and linear_weight (C, D), "
             f"got {tuple(hidden.shape)} and {tuple(weight.shape)}"

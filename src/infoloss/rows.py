@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,7 +21,7 @@ from infoloss.visibility import values_visible
 if TYPE_CHECKING:
     from infoloss.terms import Statistic, Term
 
-__all__ = ["Rows", "log_probabilities", "parts", "read", "row_values"]
+__all__ = ["Pass", "Rows", "label_only", "log_probabilities", "parts", "passes_of", "read", "row_values"]
 
 Value = Tensor | float
 Views = tuple[View, ...]
@@ -29,12 +29,42 @@ Views = tuple[View, ...]
 
 @dataclass(eq=False)
 class Pass:
-    """The moments of one view (and one floor) of a batch."""
+    """What is read of the logits through one view, with one floor (None: any)."""
 
     views: Views
     floor: float | None
     needs: list[str]
-    moments: Moments
+    moments: Moments = field(default_factory=dict)
+
+    @property
+    def reads_label_only(self) -> bool:
+        """Whether it reads nothing of a row but the label's own logit."""
+        return self.views == () and {"label_logit", "label_logit_square"}.issuperset(self.needs)
+
+    def serves(self, views: Views, floor: float | None) -> bool:
+        """Whether a statistic with this floor, read through these views, belongs to it."""
+        return self.views == views and (floor is None or self.floor is None or self.floor == floor)
+
+
+def passes_of(readings: Iterable[tuple[Views, Statistic]], *, smoothing: bool) -> list[Pass]:
+    """The passes that give every statistic that is read; with smoothing, what that needs besides."""
+    passes: list[Pass] = []
+    for views, statistic in readings:
+        needs = list(STATISTICS[statistic.name].needs)
+        if smoothing:
+            needs += [more for need in tuple(needs) for more in SMOOTHING.get(need, ())]
+        one = next((one for one in passes if one.serves(views, statistic.floor)), None)
+        if one is None:
+            passes.append(Pass(views, statistic.floor, needs))
+        else:
+            one.needs.extend(needs)
+            one.floor = one.floor if statistic.floor is None else statistic.floor
+    return sorted(passes, key=lambda one: one.reads_label_only)  # the first one knows whether a row is masked
+
+
+def label_only(one: Pass, passes: list[Pass]) -> bool:
+    """Whether a pass reads nothing but the label's logit, beside another that reads whole rows."""
+    return one.reads_label_only and one is not passes[0]
 
 
 class Rows:
@@ -51,17 +81,7 @@ class Rows:
     ) -> None:
         self.batch = batch
         self.coefficients = coefficients
-        self.passes: list[Pass] = []
-        for views, statistic in readings:
-            needs = list(STATISTICS[statistic.name].needs)
-            if batch.smoothing:
-                needs += [more for need in tuple(needs) for more in SMOOTHING.get(need, ())]
-            for known in self.passes:
-                if known.views == views and known.floor == statistic.floor:
-                    known.needs.extend(needs)
-                    break
-            else:
-                self.passes.append(Pass(views, statistic.floor, needs, {}))
+        self.passes = passes_of(readings, smoothing=batch.smoothing > 0)
         # half types once for several passes, so that their gradients are added before they are rounded
         several = len(self.passes) > 1 and batch.logits.dtype.itemsize < 4
         logits = batch.logits.float() if several else batch.logits
@@ -78,8 +98,11 @@ class Rows:
             return sharded.reduce(
                 logits, batch.target, requests, batch.shard, kept=batch.kept, coefficients=self.coefficients
             )
+        hard = batch.target is not None and batch.target.ndim == 1 and not batch.smoothing
         return (
-            kernels.reduce(
+            kernels.label_moments(logits, batch.target, kept=batch.kept)  # type: ignore[arg-type]
+            if hard and label_only(one, self.passes)
+            else kernels.reduce(
                 logits,
                 batch.target,
                 one.views,
@@ -93,7 +116,7 @@ class Rows:
 
     def value(self, views: Views, statistic: Statistic) -> Tensor:
         """The statistic of each row, (N,)."""
-        one = next(p for p in self.passes if p.views == views and p.floor == statistic.floor)
+        one = next(one for one in self.passes if one.serves(views, statistic.floor))
         return STATISTICS[statistic.name].value(one.moments)
 
     def empty(self) -> Tensor | None:

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from infoloss import direct
 from infoloss.batch import make_batch
 from infoloss.kernels.class_shard import located
 from infoloss.row_blocks import make_row_blocks
@@ -99,6 +100,9 @@ class Term:
     def mapped(self, change: Callable[[Term], Term]) -> Term:
         """The same tree with ``change`` applied to every leaf and entry."""
         return change(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != direct.PLANS}
 
     # -- what it is -------------------------------------------------------------------------------
 
@@ -222,6 +226,19 @@ class Term:
             RuntimeError: with ``group``, under ``torch.func``, forward-mode AD, or ``create_graph=True``.
         """
         _check_reduction(reduction)
+        if weight is None and sample_weight is None and group is None:
+            found = direct.reduced(
+                self,
+                logits,
+                target,
+                ignore_index=ignore_index,
+                label_smoothing=label_smoothing,
+                reduction=reduction,
+                denominator=denominator,
+                coefficients=coefficients or {},
+            )
+            if found is not None:
+                return found
         options = {
             "weight": weight,
             "ignore_index": ignore_index,
@@ -279,6 +296,7 @@ class Term:
         denominator: Tensor | float | None = None,
         shift: int = 0,
         coefficients: Mapping[str, Value] | None = None,
+        group: Any = None,
     ) -> Tensor:
         """The loss of the logits hidden @ linear_weightᵀ + linear_bias, which are never all in memory.
 
@@ -296,6 +314,12 @@ class Term:
                 where their targets do. With ``reduction="none"``, the last axis is shorter by ``shift``.
             weight, ignore_index, label_smoothing, reduction, sample_weight, denominator, coefficients:
                 as in :meth:`__call__`.
+            group: the process group over whose ranks the classes are spread (or a
+                :class:`~infoloss.ClassShard` of it). ``linear_weight``, ``linear_bias`` and the
+                probabilities of a target are those of this rank's classes, all else is for all classes
+                and the same on every rank: so are the result and the gradient of ``hidden``, which is
+                added up over the ranks. A ``linear_weight`` that is a DTensor counts as this rank's
+                classes, see docs/sharded.md, or raises.
 
         Returns:
             A scalar, or (…) with ``reduction="none"``; float32, or float64 for float64 states. Reverse
@@ -304,7 +328,7 @@ class Term:
 
         Raises:
             TypeError: hidden states and head have different dtypes (outside autocast).
-            ValueError, IndexError: as :meth:`__call__`.
+            ValueError, IndexError: as :meth:`__call__`; a DTensor that is no shard of the classes.
             RuntimeError: under ``torch.func``, forward-mode AD, or ``create_graph=True``.
 
         >>> import torch, infoloss as il
@@ -326,6 +350,7 @@ class Term:
             label_smoothing=label_smoothing,
             sample_weight=sample_weight,
             shift=shift,
+            group=group,
         )
         return blocks.reduced(self, reduction, denominator, coefficients or {})
 
@@ -345,7 +370,7 @@ class Term:
         Args:
             hidden, linear_weight, target, denominator, coefficients: as in :meth:`linear`.
             **options: ``linear_bias``, ``weight``, ``ignore_index``, ``label_smoothing``,
-                ``sample_weight``, ``shift``, likewise.
+                ``sample_weight``, ``shift``, ``group``, likewise.
 
         >>> import torch, infoloss as il
         >>> hidden, weight = torch.eye(2), torch.tensor([[2.0, 0.0], [0.0, 1.0]])
@@ -572,7 +597,7 @@ class Operation(Term):
 
     def value(self, rows: Rows, views: Views = ()) -> Value:
         left, right = self.left.value(rows, views), self.right.value(rows, views)
-        if not isinstance(left, Tensor) and not isinstance(right, Tensor):
+        if isinstance(left, float) and isinstance(right, float):
             left = torch.tensor(left, dtype=torch.float64)  # 1/0 is inf and (−2)**.5 nan, as for statistics
         return OPERATIONS[self.symbol](left, right)  # type: ignore[no-any-return]
 
@@ -620,7 +645,7 @@ class Negative(Term):
 
 
 def _tensors(values: tuple[Value, ...]) -> tuple[Tensor, ...]:
-    return tuple(v if isinstance(v, Tensor) else torch.tensor(v, dtype=torch.float64) for v in values)
+    return tuple(torch.tensor(v, dtype=torch.float64) if isinstance(v, float) else v for v in values)
 
 
 def _step(x: Tensor) -> Tensor:

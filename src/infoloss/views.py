@@ -15,6 +15,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from infoloss.visibility import untraced
+
 __all__ = ["Normalized", "Scaled", "Shifted", "SoftCapped", "Vector", "View"]
 
 SMALLEST_NORM = 1e-7  # a row of zeros has no direction; its normalised logits are zeros
@@ -40,6 +42,7 @@ class Vector:
         self.values = tuple(tensor.tolist())
         self._elsewhere: dict[torch.device, Tensor] = {}
         self._parts: dict[tuple[int, int], Vector] = {}
+        self._shifts: dict[tuple[bool, float, torch.device], Tensor] = {}
 
     def on(self, device: torch.device) -> Tensor:
         """The numbers on ``device``, copied there once; float64, or float32 where there is none."""
@@ -48,6 +51,18 @@ class Vector:
         if device not in self._elsewhere:
             self._elsewhere[device] = self.tensor.to(device, row_dtype(torch.float32, device))
         return self._elsewhere[device]
+
+    def shift(self, log: bool, scale: float, device: torch.device) -> Tensor:
+        """scale·v, or scale·ln v, computed once."""
+        cached = untraced()
+        if cached and (log, scale, device) in self._shifts:
+            return self._shifts[log, scale, device]
+        values = torch.log(self.on(device)) if log else self.on(device)
+        # 0·(−inf) would be nan: a masked class stays masked whatever the scale
+        shift = torch.where(values == -torch.inf, values, scale * values)
+        if cached:
+            self._shifts[log, scale, device] = shift
+        return shift
 
     def part(self, start: int, stop: int) -> Vector:
         """The numbers of some of the classes, cut once; a 0 for no class."""
@@ -131,13 +146,9 @@ class Shifted(View):
 
     def shift(self, x: Tensor) -> Tensor:
         """The vector that is added, (C,), on the logits' device."""
-        values = self.vector.on(x.device)
-        if len(values) != x.shape[-1]:
-            raise ValueError(f"logits have {x.shape[-1]} classes, the shift is for {len(values)}")
-        if self.log:
-            values = torch.log(values)
-        # 0·(−inf) would be nan: a masked class stays masked whatever the scale
-        return torch.where(values == -torch.inf, values, self.scale * values)
+        if len(self.vector) != x.shape[-1]:
+            raise ValueError(f"logits have {x.shape[-1]} classes, the shift is for {len(self.vector)}")
+        return self.vector.shift(self.log, self.scale, x.device)
 
     def apply(
         self, x: Tensor, a: Tensor, coefficients: Mapping[str, Tensor | float]

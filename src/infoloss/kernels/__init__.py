@@ -10,40 +10,37 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from infoloss.kernels import eager
-from infoloss.kernels.eager import class_rows, viewed
+from infoloss.kernels import eager, fused
+from infoloss.kernels.eager import class_rows, label_moments, viewed
 from infoloss.statistics import Moments
 from infoloss.views import View
-from infoloss.visibility import untraced
+from infoloss.visibility import transforms_active, untraced
 
-if TYPE_CHECKING:
-    from infoloss.kernels.fused import Kernel
-
-__all__ = ["KERNELS", "available", "class_rows", "reduce", "use", "viewed"]
+__all__ = ["KERNELS", "available", "chosen", "class_rows", "label_moments", "reduce", "use", "viewed"]
 
 KERNELS = {
     "eager": "plain PyTorch, on every device",
-    "cpu": "Numba, float32 and float64 on the CPU (extra: cpu)",
+    "cpu": "Numba, float16 to float64 on the CPU (extra: cpu)",
     "gpu": "Triton, float16 to float64 on a GPU",
 }
 REQUIREMENTS = {"cpu": ("numba", "pip install 'infoloss[cpu]'"), "gpu": ("triton", "pip install triton")}
+INSTALLED = {
+    name: name not in REQUIREMENTS or find_spec(REQUIREMENTS[name][0]) is not None for name in KERNELS
+}
 SMALLEST = 16384
 """Elements from which the CPU kernel is ahead of eager (set by benchmarks/kernels.py)."""
 
 _forced: ContextVar[str | None] = ContextVar("infoloss_kernel", default=None)
 
 
-@cache
 def available(name: str) -> bool:
     """Whether the packages of a kernel are installed."""
-    return name == "eager" or (name in REQUIREMENTS and find_spec(REQUIREMENTS[name][0]) is not None)
+    return INSTALLED.get(name, False)
 
 
 @contextmanager
@@ -81,27 +78,19 @@ def reduce(
     coefficients: Mapping[str, Tensor | float] | None = None,
 ) -> Moments:
     """The moments of each row, as :func:`infoloss.kernels.eager.reduce`, from the kernel that fits."""
-    chosen = _chosen(logits, target)
-    if chosen != "eager":
-        from infoloss.kernels import fused
-
-        if fused.supports(views):
-            return fused.reduce(
-                _compiled(chosen),
-                logits,
-                target,
-                views,
-                needs,
-                floor=floor,
-                kept=kept,
-                coefficients=coefficients,
-            )
+    name = chosen(logits, target)
+    if name != "eager" and fused.supports(views):
+        return fused.reduce(
+            name, logits, target, views, needs, floor=floor, kept=kept, coefficients=coefficients
+        )
     return eager.reduce(logits, target, views, needs, floor=floor, kept=kept, coefficients=coefficients)
 
 
-def _chosen(logits: Tensor, target: Tensor | None) -> str:
-    """The kernel for this work; higher derivatives, transforms and compilation are eager's."""
-    if not untraced(logits, target) or logits.numel() == 0:  # first: PyTorch cannot trace what follows
+def chosen(logits: Tensor, target: Tensor | None) -> str:
+    """The kernel for this work; eager for transforms, forward mode, and programs that are exported."""
+    if torch.compiler.is_compiling():
+        return _kept(logits, target)
+    if not untraced(logits, target) or logits.numel() == 0:
         return "eager"
     forced, device = _forced.get(), logits.device.type
     forward_mode = torch.autograd.forward_ad._current_level >= 0
@@ -116,12 +105,11 @@ def _chosen(logits: Tensor, target: Tensor | None) -> str:
     return "cpu" if forced == "cpu" or (logits.numel() >= SMALLEST and available("cpu")) else "eager"
 
 
-def _compiled(name: str) -> Kernel:
-    """The functions of a kernel, its packages imported on first use."""
-    if name == "gpu":
-        from infoloss.kernels import device
-
-        return device
-    from infoloss.kernels import host
-
-    return host
+def _kept(logits: Tensor, target: Tensor | None) -> str:
+    """The kernel that stands as an operator in a compiled graph; :func:`use` is not read there."""
+    if torch.compiler.is_exporting() or transforms_active() or (target is not None and target.requires_grad):
+        return "eager"
+    if logits.device.type == "cuda" and INSTALLED["gpu"]:
+        return "gpu"
+    large = logits.device.type == "cpu" and logits.numel() >= SMALLEST
+    return "cpu" if large and INSTALLED["cpu"] else "eager"

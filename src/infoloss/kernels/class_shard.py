@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["ClassShard", "first_order", "located", "refuse_dtensors"]
+__all__ = ["ClassShard", "first_order", "located", "located_head"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +24,7 @@ class ClassShard:
     start: int
     stop: int
     total: int
+    largest: int  # the most classes that any rank holds
     group: Any  # a torch.distributed.ProcessGroup
 
     @classmethod
@@ -58,7 +59,7 @@ class ClassShard:
     @classmethod
     def _of_sizes(cls, sizes: Sequence[int], group: Any) -> ClassShard:
         rank = dist.get_rank(group)
-        return cls(sum(sizes[:rank]), sum(sizes[: rank + 1]), sum(sizes), group)
+        return cls(sum(sizes[:rank]), sum(sizes[: rank + 1]), sum(sizes), max(sizes), group)
 
     @property
     def rank(self) -> int:
@@ -176,7 +177,8 @@ def located(
             raise ValueError(
                 f"{names[0]} is a DTensor sharded over classes, but {names[1]} is not known to be the same "
                 f"on every rank: make it a DTensor that is replicated on the same mesh, or pass group=, "
-                f"which says so. Where each rank has rows of its own, gather: {names[0]}.full_tensor()"
+                f"which says so. Where each rank has rows of its own, gather: {names[0]}.full_tensor(), "
+                "as FSDP does for a module that it wraps"
             )
         if group is None:
             group = _chunk(wide.shape[axis], wide.device_mesh.get_group(mesh_axis))  # type: ignore[attr-defined]
@@ -184,24 +186,38 @@ def located(
         raise ValueError(f"{names[1]} is a DTensor and {names[0]} is not: pass {names[1]}.full_tensor()")
     local = wide.to_local() if _is_dtensor(wide) else wide  # type: ignore[attr-defined]
     if _is_dtensor(other):
-        _check_replicated(other, axis, names[1])
+        _check_replicated(other, axis, names[1], names[0])
         other = other.to_local()  # type: ignore[union-attr]
     return local, other, _shard(local, group, axis)
 
 
-def refuse_dtensors(**tensors: Tensor | None) -> None:
-    """For a linear head in blocks, which is whole on every rank.
+def located_head(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor | None, group: Any
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, ClassShard | None]:
+    """Local hidden states, weight, bias and target, and the shard of the classes; see :func:`located`.
 
     Raises:
-        ValueError: one of the tensors, by name, is a DTensor.
+        ValueError: a DTensor does not go with the weight.
     """
-    for name, tensor in tensors.items():
-        if _is_dtensor(tensor):
+    own, states, shard = located(weight, hidden, group, axis=0, names=("linear_weight", "hidden"))
+    assert states is not None
+    if _is_dtensor(bias):
+        if not _is_dtensor(weight) or _layout(bias) != _layout(weight):
             raise ValueError(
-                f"{name} is a DTensor with placements {tuple(tensor.placements)}: "  # type: ignore[union-attr]
-                f"gather it, {name}.full_tensor(), or wrap what calls the head in FSDP, which does. Where "
-                "every rank has the same rows, compute the logits of its own classes: docs/sharded.md"
+                f"linear_bias is a DTensor with placements {tuple(bias.placements)}, and "  # type: ignore[union-attr]
+                "linear_weight is not sharded likewise: pass linear_bias.full_tensor() or this rank's part"
             )
+        bias = bias.to_local()  # type: ignore[union-attr]
+    if _is_dtensor(target):
+        if shard is None:
+            raise ValueError("target is a DTensor and linear_weight is not: pass target.full_tensor()")
+        _check_replicated(target, target.ndim - 1, "target", "linear_weight")  # type: ignore[union-attr]
+        target = target.to_local()  # type: ignore[union-attr]
+    return states, own, bias, target, shard
+
+
+def _layout(tensor: Any) -> tuple[Any, Any]:
+    return tensor.device_mesh, tuple(tensor.placements)
 
 
 def _is_dtensor(tensor: Any) -> bool:
@@ -231,7 +247,7 @@ def _chunk(total: int, group: Any) -> ClassShard:
     """This rank's share where PyTorch has cut the classes, as ``torch.chunk`` does."""
     size = -(-total // dist.get_world_size(group))
     start = min(dist.get_rank(group) * size, total)
-    return ClassShard(start, min(start + size, total), total, group)
+    return ClassShard(start, min(start + size, total), total, size, group)
 
 
 def _class_mesh_axis(tensor: Any, axis: int, name: str) -> int:
@@ -253,7 +269,7 @@ def _goes_with(other: Any, wide: Any) -> bool:
     return other is None or (_is_dtensor(other) and other.device_mesh == wide.device_mesh)
 
 
-def _check_replicated(tensor: Any, axis: int, name: str) -> None:
+def _check_replicated(tensor: Any, axis: int, name: str, wide: str) -> None:
     from torch.distributed.tensor import Replicate
 
     if tensor.is_floating_point() and name == "target":
@@ -261,5 +277,6 @@ def _check_replicated(tensor: Any, axis: int, name: str) -> None:
     elif not all(type(p) is Replicate for p in tensor.placements):
         raise ValueError(
             f"{name} is a DTensor with placements {tuple(tensor.placements)}: every rank that holds a shard "
-            f"of the classes needs all of it, {name}.redistribute(placements=[Replicate(), …])"
+            f"of the classes needs all of it, {name}.redistribute(placements=[Replicate(), …]). Where each "
+            f"rank has rows of its own, pass {name}.to_local() and gather the classes: {wide}.full_tensor()"
         )

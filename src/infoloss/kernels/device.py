@@ -1,4 +1,4 @@
-"""Calls of the GPU kernel, :mod:`infoloss.kernels.gpu`: a :class:`~infoloss.kernels.fused.Kernel`.
+"""Calls of the GPU kernel, :mod:`infoloss.kernels.gpu`: a :class:`~infoloss.kernels.inputs.Kernel`.
 
 With ``TRITON_INTERPRET=1`` in the environment before Triton is imported, it runs on the CPU, slowly:
 for tests.
@@ -17,9 +17,9 @@ import triton.language as tl
 from torch import Tensor
 
 from infoloss.kernels import gpu
-from infoloss.kernels.fused import Inputs
+from infoloss.kernels.inputs import Inputs
 
-__all__ = ["Plan", "gradient", "moments", "planes"]
+__all__ = ["Plan", "gradient", "moments"]
 
 COLUMNS = 4096
 """Columns of a tile at most."""
@@ -63,11 +63,6 @@ def _multiprocessors(device: torch.device) -> int:
     if device.type != "cuda":
         return 1
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
-
-
-def planes(logits: Tensor) -> Tensor:
-    """Any layout, any dtype."""
-    return logits
 
 
 def moments(inputs: Inputs) -> tuple[Tensor, Tensor | None]:
@@ -153,6 +148,7 @@ def _given(inputs: Inputs) -> dict[str, Any]:
         "class_stride": by_class,
         "inner_stride": inner,
         "WHERE": tuple(inputs.names.index(name) if name in inputs.names else -1 for name in gpu.ORDER),
+        "CAP": float(inputs.cap),
         "REAL": tl.float64 if z.dtype == torch.float64 else tl.float32,
     }
 
@@ -164,6 +160,8 @@ def _sizes(cut: Plan) -> dict[str, int]:
 def _centres(inputs: Inputs) -> Tensor:
     """The largest element of each row that counts, (N,)."""
     top = inputs.z.detach().amax(1).reshape(-1)
+    if inputs.cap:  # rounded as the tiles are, or not: any centre near the maximum serves
+        top = inputs.cap * torch.tanh(top / inputs.cap)
     if inputs.kept is not None:
         top = torch.where(inputs.kept, top, 0)
     return top.masked_fill(top == -torch.inf, 0)

@@ -16,7 +16,7 @@ from infoloss.statistics import Moments
 from infoloss.views import View, row_dtype
 from infoloss.visibility import values_visible
 
-__all__ = ["anchored_moments", "class_rows", "reduce", "viewed"]
+__all__ = ["anchored_moments", "class_rows", "label_moments", "reduce", "viewed"]
 
 
 def class_rows(planes: Tensor) -> Tensor:
@@ -64,6 +64,23 @@ def reduce(
         rows = torch.where(kept[:, None], rows, 0)
     x, a = viewed(rows, views, coefficients or {})
     return anchored_moments(x, a, target, needs, floor)
+
+
+def label_moments(logits: Tensor, target: Tensor, *, kept: Tensor | None = None) -> Moments:
+    """``label_logit`` and ``label_logit_square`` of hard labels, without reading whole rows.
+
+    Args:
+        logits, target, kept: as for :func:`reduce`; the target is (N,).
+    """
+    at = target.reshape(logits.shape[0], 1, logits.shape[2])
+    z = logits.gather(1, at).reshape(-1)  # (N,)
+    z = z.to(row_dtype(logits.dtype, logits.device))
+    if kept is not None:
+        z = torch.where(kept, z, 0)
+    masked = z == -torch.inf
+    z = torch.where(masked, 0, z)
+    zero = torch.zeros_like(z)
+    return {"maximum": zero, "label_logit": z, "label_logit_square": z.square(), "label_masked": masked}
 
 
 def anchored_moments(

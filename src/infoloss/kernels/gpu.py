@@ -36,6 +36,8 @@ ORDER = (
     "label_log_exp",
     "peak",
     "centre",
+    "offset",
+    "scale",
 )
 """Moments by number: WHERE[i] is the row of the packed moments that holds ORDER[i], or −1."""
 PARTS = 14
@@ -54,8 +56,11 @@ LABEL_EXP = tl.constexpr(9)
 LABEL_LOG_EXP = tl.constexpr(10)
 PEAK = tl.constexpr(11)
 CENTRE = tl.constexpr(12)
+OFFSET = tl.constexpr(13)
+SCALE = tl.constexpr(14)
 
 MASKED = tl.constexpr(float("-inf"))
+NEAR = tl.constexpr(0.01)
 BEYOND = tl.constexpr(2**31 - 1)  # no column has this number
 
 
@@ -80,15 +85,30 @@ def _starts(of, n, inner, outer_stride, inner_stride):
 
 
 @triton.jit
-def _tile(starts, counted, column, end, class_stride, REAL: tl.constexpr):
-    """Elements of some columns, zeros in rows that do not count, masked from column ``end`` on."""
+def _capped(x, CAP: tl.constexpr):
+    """cap·tanh(x / cap), x where CAP is 0; a masked class stays masked."""
+    if CAP == 0:
+        return x
+    r = tl.where(x == MASKED, 0.0, x) / CAP
+    square = r * r
+    # a series near 0, where 1 − e^(−2|r|) would cancel
+    near = r * (1 - square * (1 / 3 - square * (2 / 15 - square * (17 / 315 - square * (62 / 2835)))))
+    e = tl.exp(-2 * tl.abs(r))
+    far = (1 - e) / (1 + e)
+    value = tl.where(square < NEAR, near, tl.where(r < 0, -far, far))
+    return tl.where(x == MASKED, MASKED, (value * CAP).to(x.dtype))
+
+
+@triton.jit
+def _tile(starts, counted, column, end, class_stride, REAL: tl.constexpr, CAP: tl.constexpr):
+    """Capped elements of some columns, zeros in rows that do not count, masked from column ``end`` on."""
     within = (column < end)[None, :]
     x = tl.load(
         starts[:, None] + column.to(tl.int64)[None, :] * class_stride,
         mask=counted[:, None] & within,
         other=0.0,
     ).to(REAL)
-    return tl.where(within, x, MASKED)
+    return tl.where(within, _capped(x, CAP), MASKED)
 
 
 @triton.jit
@@ -101,11 +121,20 @@ def _viewed(x, column, s, c, shift, classes, REAL: tl.constexpr):
 
 
 @triton.jit
-def _centre(starts, counted, classes, class_stride, REAL: tl.constexpr, R: tl.constexpr, BLOCK: tl.constexpr):
-    """The largest element of each row, 0 where every class is masked."""
+def _centre(
+    starts,
+    counted,
+    classes,
+    class_stride,
+    REAL: tl.constexpr,
+    CAP: tl.constexpr,
+    R: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The largest capped element of each row, 0 where every class is masked."""
     c = tl.full((R,), MASKED, REAL)
     for start in tl.range(0, classes, BLOCK):
-        x = _tile(starts, counted, start + tl.arange(0, BLOCK), classes, class_stride, REAL)
+        x = _tile(starts, counted, start + tl.arange(0, BLOCK), classes, class_stride, REAL, CAP)
         c = tl.maximum(c, tl.max(x, 1))
     return tl.where(c == MASKED, 0.0, c)
 
@@ -124,12 +153,14 @@ def _label(
     classes,
     VIEWED: tl.constexpr,
     REAL: tl.constexpr,
+    CAP: tl.constexpr,
 ):
     """The label of each row and its element x_y; −1 and nan where it is out of range."""
     y = tl.load(label + n, mask=inside, other=0)
     valid = (y >= 0) & (y < classes)
     y = tl.where(valid, y, -1)
     x = tl.load(starts + y * class_stride, mask=counted & valid, other=0.0).to(REAL)
+    x = _capped(x, CAP)
     if VIEWED:
         x = _viewed(x, tl.where(valid, y, 0), s, c, shift, classes, REAL)
     return y, tl.where(valid, x, float("nan"))
@@ -198,10 +229,13 @@ def _finish(
     WHERE: tl.constexpr,
     VIEWED: tl.constexpr,
     REAL: tl.constexpr,
+    CAP: tl.constexpr,
 ):
     """The moments of whole rows from their sums."""
     if label is not None:
-        _, x = _label(label, starts, n, inside, counted, class_stride, s, c, shift, classes, VIEWED, REAL)
+        _, x = _label(
+            label, starts, n, inside, counted, class_stride, s, c, shift, classes, VIEWED, REAL, CAP
+        )
         wanted = (x == MASKED).to(tl.int32)
         l1 = (x - m).to(tl.float64)
         l2 = (a + x.to(tl.float64)) * (a + x.to(tl.float64))
@@ -222,6 +256,8 @@ def _finish(
     _put(out, WHERE[LABEL_LOG_EXP], n, inside, rows, l4)
     _put(out, WHERE[PEAK], n, inside, rows, a + m.to(tl.float64))
     _put(out, WHERE[CENTRE], n, inside, rows, c)
+    _put(out, WHERE[OFFSET], n, inside, rows, a)
+    _put(out, WHERE[SCALE], n, inside, rows, s)
 
 
 @triton.jit
@@ -256,6 +292,7 @@ def moments(
     WHERE: tl.constexpr,
     PARTIAL: tl.constexpr,
     REAL: tl.constexpr,
+    CAP: tl.constexpr,
     R: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -272,7 +309,7 @@ def moments(
         if centres is not None:
             c = tl.load(centres + n, mask=inside, other=0.0).to(REAL)
         else:
-            c = _centre(starts, counted, classes, class_stride, REAL, R, BLOCK)
+            c = _centre(starts, counted, classes, class_stride, REAL, CAP, R, BLOCK)
     a = s.to(tl.float64) * c.to(tl.float64)
 
     m = tl.full((R,), MASKED, REAL)
@@ -294,7 +331,7 @@ def moments(
     end = tl.minimum(begin + span, classes)
     for start in tl.range(begin, end, BLOCK):
         column = start + tl.arange(0, BLOCK)
-        x = _tile(starts, counted, column, end, class_stride, REAL)
+        x = _tile(starts, counted, column, end, class_stride, REAL, CAP)
         if VIEWED:
             x = _viewed(x, column[None, :], s[:, None], c[:, None], shift, end, REAL)
         gone = x == MASKED
@@ -379,7 +416,7 @@ def moments(
             tl.store(peaks + n, peak, mask=inside)
         _finish(
             out, n, inside, counted, rows, classes, label, starts, class_stride, floor, shift, s, c, a,
-            m, count, e1, w1, q1, s1, s2, l1, l2, l3, l4, wanted, WHERE, VIEWED, REAL,
+            m, count, e1, w1, q1, s1, s2, l1, l2, l3, l4, wanted, WHERE, VIEWED, REAL, CAP,
         )  # fmt: skip
 
 
@@ -411,6 +448,7 @@ def merge(
     parts,
     WHERE: tl.constexpr,
     REAL: tl.constexpr,
+    CAP: tl.constexpr,
     R: tl.constexpr,
     P: tl.constexpr,
 ):
@@ -449,7 +487,7 @@ def merge(
     _finish(
         out, n, inside, counted, rows, classes, label, starts, class_stride, floor, shift, s, c, a,
         top.to(REAL), count, tl.sum(e1, 1), tl.sum(w1, 1), tl.sum(q1, 1), s1, s2, tl.sum(l1, 1), l2,
-        tl.sum(l3, 1), tl.sum(l4, 1), wanted, WHERE, VIEWED, REAL,
+        tl.sum(l3, 1), tl.sum(l4, 1), wanted, WHERE, VIEWED, REAL, CAP,
     )  # fmt: skip
 
 
@@ -479,6 +517,7 @@ def gradient(
     span,
     WHERE: tl.constexpr,
     REAL: tl.constexpr,
+    CAP: tl.constexpr,
     R: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -514,12 +553,14 @@ def gradient(
         b0 += on_log_exp * _log_floor(floor)
         on_exp -= on_log_exp * _log_floor(floor)
     through = tl.zeros((R,), tl.float64)
-    anchor = on_peak
+    anchor = on_peak + _get(slope, WHERE[OFFSET], n, inside, rows)
     own = tl.zeros((R,), tl.float64)
     y = tl.full((R,), -1, tl.int64)
     if label is not None:
         # q_y − 1 cancels: the label's entry in one float64 expression
-        y, x_y = _label(label, starts, n, inside, counted, class_stride, s, c, shift, classes, VIEWED, REAL)
+        y, x_y = _label(
+            label, starts, n, inside, counted, class_stride, s, c, shift, classes, VIEWED, REAL, CAP
+        )
         e_y = tl.exp(x_y - middle).to(tl.float64)
         u_y = (x_y - middle).to(tl.float64)
         z_y = a + x_y.to(tl.float64)
@@ -534,7 +575,7 @@ def gradient(
     end = tl.minimum(begin + span, classes)
     for start in tl.range(begin, end, BLOCK):
         column = start + tl.arange(0, BLOCK)
-        before = _tile(starts, counted, column, end, class_stride, REAL)
+        before = _tile(starts, counted, column, end, class_stride, REAL, CAP)
         x = before
         if VIEWED:
             x = _viewed(x, column[None, :], s[:, None], c[:, None], shift, end, REAL)
@@ -575,7 +616,11 @@ def gradient(
             if POWERS:
                 wide = d[:, None] + k[:, None] * (a[:, None] + x.to(tl.float64))
                 anchor += tl.sum(tl.where(gone, 0.0, wide), 1)
-        value = tl.where(written[:, None], value * s[:, None], 0.0)
+        value *= s[:, None]
+        if CAP != 0:
+            r = tl.where(gone, 0.0, before) / CAP
+            value *= (1 - r * r).to(REAL)
+        value = tl.where(written[:, None], value, 0.0)
         tl.store(
             goals[:, None] + column.to(tl.int64)[None, :] * class_stride_g,
             value.to(g.dtype.element_ty),

@@ -1,79 +1,291 @@
-"""Calls of the CPU kernel, :mod:`infoloss.kernels.cpu`: a :class:`~infoloss.kernels.fused.Kernel`."""
+"""Calls of the CPU kernel, :mod:`infoloss.kernels.cpu`: a :class:`~infoloss.kernels.inputs.Kernel`."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from infoloss.kernels import cpu
-from infoloss.kernels.fused import Inputs
+from infoloss.kernels.cpu import FUNCTIONS, ORDER
+from infoloss.kernels.inputs import Inputs
+from infoloss.kernels.program import Program
 from infoloss.kernels.threads import parallel
+from infoloss.statistics import merged
 
-__all__ = ["gradient", "moments", "planes"]
+__all__ = [
+    "Arrays",
+    "add_label_gradient",
+    "arrays",
+    "gradient",
+    "moments",
+    "read",
+    "read_labels",
+    "spread",
+    "values",
+]
+
+NARROW = 48
+"""Classes below which rows are read in tiles (set by benchmarks/kernels.py)."""
+PART = 1 << 16
+"""Columns of a part, where so few rows are so long that they are cut (likewise)."""
+HALF = 1 << 20
+"""Half-precision logits that are converted at once."""
+NEVER = -(2**63)
 
 
-def planes(logits: Tensor) -> Tensor:
-    """Rows (N, C, 1), float32 or float64."""
-    rows = logits.movedim(1, -1).reshape(-1, logits.shape[1], 1)
-    return rows.float() if rows.dtype.itemsize < 4 else rows
+class Arrays(NamedTuple):
+    """What the compiled functions read, absent tensors as empty arrays."""
+
+    z: NDArray[Any]
+    layout: tuple[int, ...]
+    label: NDArray[np.int64]
+    ignored: int
+    soft: NDArray[Any]
+    score: NDArray[Any]
+    kept: NDArray[np.bool_]
+    shift: NDArray[Any]
+    scale: NDArray[np.float64]
+    tau: float
+    cap: float
+    floor: float
+    where: NDArray[np.int64]
+
+
+class Empty(NamedTuple):
+    vector: NDArray[Any]
+    matrix: NDArray[Any]
+
+
+@cache
+def _empty(dtype: Any) -> Empty:
+    return Empty(np.empty(0, dtype), np.empty((0, 0), dtype))
+
+
+@cache
+def _where(names: tuple[str, ...]) -> NDArray[np.int64]:
+    return np.array([names.index(name) if name in names else -1 for name in ORDER], np.int64)
+
+
+def arrays(inputs: Inputs) -> Arrays:
+    """The arrays of float32 or float64 logits."""
+    z = inputs.z
+    memory, layout = _memory(z)
+    layout = (*layout, _parts(inputs, layout))
+    real, whole, logical, rows = (_empty(kind) for kind in (memory.dtype, np.int64, np.bool_, np.float64))
+    soft = score = real.matrix
+    if inputs.soft is not None:
+        soft = inputs.soft.detach().contiguous().numpy()
+        if "label_log_exp" in inputs.names:
+            score = inputs.soft.detach().clamp(min=inputs.floor).log().contiguous().numpy()
+    return Arrays(
+        memory,
+        layout,
+        whole.vector if inputs.label is None else inputs.label.contiguous().numpy(),
+        NEVER if inputs.ignored is None else inputs.ignored,
+        soft,
+        score,
+        logical.vector if inputs.kept is None else inputs.kept.contiguous().numpy(),
+        real.vector if inputs.shift is None else inputs.shift.detach().contiguous().numpy(),
+        rows.vector if inputs.scale is None else inputs.scale.detach().contiguous().numpy(),
+        float(inputs.tau),
+        float(inputs.cap),
+        float(inputs.floor),
+        _where(inputs.names),
+    )
+
+
+def _memory(z: Tensor) -> tuple[NDArray[Any], tuple[int, ...]]:
+    """The memory that holds z (B, C, S), and how: rows, classes, inner, outer, class and inner stride."""
+    outer, classes, inner = z.shape
+    by_outer, by_class, by_inner = z.stride()
+    extent = 1 + (outer - 1) * by_outer + (classes - 1) * by_class + (inner - 1) * by_inner
+    memory = z.detach().as_strided((extent,), (1,)).numpy()
+    if inner == 1:  # one row of tiles, not one tile for each row
+        return memory, (outer, classes, outer, 0, by_class, by_outer)
+    return memory, (outer * inner, classes, inner, by_outer, by_class, by_inner)
+
+
+def _in_rows(layout: Sequence[int]) -> bool:
+    """Whether rows are read one by one, rather than in tiles."""
+    return layout[4] == 1 and layout[1] >= NARROW
+
+
+def _parts(inputs: Inputs, layout: tuple[int, ...]) -> int:
+    """Into how many parts rows are cut: a function of sizes alone, so that threads change no bit."""
+    rows, classes = layout[0], layout[1]
+    if not _in_rows(layout) or rows >= 8 or inputs.viewed or inputs.soft is not None:
+        return 1
+    return min(8 // rows, max(1, classes // PART))
+
+
+def _run(name: str, given: Arrays, *more: Any) -> Any:
+    kind = "rows" if _in_rows(given.layout) else "tiles"
+    size = given.layout[0] * given.layout[1]
+    return FUNCTIONS[f"{kind}.{name}", parallel(size)](*given, *more)
+
+
+def read(given: Arrays, names: tuple[str, ...], out: NDArray[np.float64]) -> tuple[NDArray[np.int64], int]:
+    """Write the moments into ``out`` (K, N).
+
+    Returns:
+        Each row's class of the maximum (empty unless "peak" is needed), and N − n for the first row n whose
+        label is out of range, or 0.
+    """
+    rows, parts = given.layout[0], given.layout[6]
+    peaks = np.empty(parts * rows if "peak" in names else 0, np.int64)
+    if parts == 1:
+        return peaks, _run("moments", given, out, peaks)
+    # a part's label_logit is about its own maximum, so merging needs to know which part has the label
+    found = np.zeros((len(names), parts * rows))
+    wrong = _run("moments", given, found, peaks)
+    if not wrong:
+        peaks = _merge(given, names, found, peaks, out)
+    return peaks, wrong
+
+
+def _merge(
+    given: Arrays,
+    names: tuple[str, ...],
+    found: NDArray[np.float64],
+    peaks: NDArray[np.int64],
+    out: NDArray[np.float64],
+) -> NDArray[np.int64]:
+    rows, classes, parts = given.layout[0], given.layout[1], given.layout[6]
+    blocks = []
+    for part in range(parts):
+        m = dict(zip(names, torch.from_numpy(found[:, part * rows : (part + 1) * rows]), strict=True))
+        first, stop = classes * part // parts, classes * (part + 1) // parts
+        if "label_logit" in m:
+            label = torch.from_numpy(given.label)
+            m["label_sum"] = ((label >= first) & (label < stop)).to(torch.float64)
+        blocks.append(m)
+    whole = merged(blocks)
+    for i, name in enumerate(names):
+        out[i] = whole[name].numpy()
+    if not len(peaks):
+        return peaks
+    top = found[names.index("maximum")].reshape(parts, rows)
+    return peaks.reshape(parts, rows)[top.argmax(0), np.arange(rows)]  # type: ignore[no-any-return]
+
+
+def spread(
+    given: Arrays,
+    packed: NDArray[np.float64],
+    peaks: NDArray[np.int64],
+    slopes: NDArray[np.float64],
+    factor: float,
+    g: Tensor,
+    g_scale: NDArray[np.float64],
+) -> None:
+    """Write the gradient of the logits into g (B, C, S), and of the scale into ``g_scale`` (N,) or empty."""
+    memory, layout = _memory(g)
+    _run("gradient", given, packed, peaks, slopes, factor, memory, (*layout, 1), g_scale)
+
+
+def read_labels(given: Arrays, out: NDArray[np.float64]) -> None:
+    """Write the moments that need the label's logit alone into ``out`` (K, N); the labels are in range."""
+    run = FUNCTIONS["labels.moments", parallel(given.layout[0])]
+    run(given.z, given.layout, given.label, given.ignored, given.kept, given.where, out)
+
+
+def add_label_gradient(
+    given: Arrays, packed: NDArray[np.float64], slopes: NDArray[np.float64], factor: float, g: Tensor
+) -> None:
+    """Add the gradient of :func:`read_labels` to g (B, C, S)."""
+    memory, layout = _memory(g)
+    run = FUNCTIONS["labels.add_gradient", parallel(given.layout[0])]
+    rows = (given.layout, given.label, given.ignored, given.kept, given.where)
+    run(*rows, packed, slopes, factor, memory, (*layout, 1))
+
+
+def values(
+    program: Program,
+    parameters: NDArray[np.float64],
+    packed: NDArray[np.float64],
+    maximum: int,
+    label_row: int,
+    given: Arrays,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float, int, int]:
+    """The value of each row (N,) and its derivatives in the moments (K, N); their sum, how many rows count,
+    and N − n for the first row n of them that is wholly masked, or 0."""
+    value, slopes = np.empty(packed.shape[1]), np.empty_like(packed)
+    run = FUNCTIONS["values", parallel(packed.size)]
+    total, number, empty = run(
+        program.code,
+        program.left,
+        program.right,
+        program.number,
+        program.active,
+        parameters,
+        packed,
+        maximum,
+        given.label,
+        label_row,
+        given.ignored,
+        given.kept,
+        value,
+        slopes,
+    )
+    return value, slopes, total, number, empty
 
 
 def moments(inputs: Inputs) -> tuple[Tensor, Tensor | None]:
-    """Row by row, in one pass."""
-    packed = inputs.z.new_empty((len(inputs.names), len(inputs)), dtype=torch.float64)
-    where = torch.full((len(cpu.ORDER) + 1,), -1)
-    for i, name in enumerate(inputs.names):
-        where[_number(name)] = i
-    run = cpu.parallel_moments if parallel(inputs.z.numel()) else cpu.serial_moments
-    run(*_arrays(inputs), inputs.floor, where.numpy(), packed.numpy())
-    return packed, None
+    """Row by row or tile by tile, in one pass."""
+    found, besides = [], []
+    for part, _ in _wide(inputs):
+        packed = torch.empty((len(part.names), len(part)), dtype=torch.float64)
+        peaks, wrong = read(arrays(part), part.names, packed.numpy())
+        if wrong:
+            raise IndexError(f"a label is out of range, expected 0 ≤ label < {inputs.z.shape[1]}")
+        found.append(packed)
+        besides.append(torch.from_numpy(peaks))
+    return _joined(found, 1), _joined(besides, 0) if "peak" in inputs.names else None
 
 
 def gradient(
     inputs: Inputs, packed: Tensor, besides: Tensor | None, slope: Tensor, with_scale: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Row by row, in one pass."""
-    co = slope.new_zeros((len(cpu.ORDER), len(inputs)))
-    for i, name in enumerate(inputs.names):
-        if name not in ("maximum", "centre"):
-            co[_number(name)] = slope[i]
-    row = dict(zip(inputs.names, packed.unbind(0), strict=True))
-    centre = row.get("centre", packed.new_zeros(len(inputs)))
-    g = torch.empty_like(inputs.z, memory_format=torch.contiguous_format)
-    gs = packed.new_empty(len(inputs) if with_scale else 0)
-    run = cpu.parallel_gradient if parallel(inputs.z.numel()) else cpu.serial_gradient
-    run(
-        *_arrays(inputs),
-        inputs.floor,
-        row["maximum"].numpy(),
-        centre.numpy(),
-        co.numpy(),
-        g[:, :, 0].numpy(),
-        gs.numpy(),
-    )
-    return g, gs if with_scale else None
+    """Row by row or tile by tile, in one pass."""
+    g = torch.empty_like(inputs.z)
+    on_scale, row = [], 0
+    for part, place in _wide(inputs):
+        rows = slice(row, row + len(part))
+        row = rows.stop
+        here = g if part is inputs else torch.empty_like(part.z)
+        on_scale.append(packed.new_empty(len(part) if with_scale else 0))
+        spread(
+            arrays(part),
+            packed[:, rows].contiguous().numpy(),
+            _empty(np.int64).vector if besides is None else besides[rows].numpy(),
+            slope[:, rows].contiguous().numpy(),
+            1.0,
+            here,
+            on_scale[-1].numpy(),
+        )
+        if part is not inputs:
+            g[place] = here
+    return g, _joined(on_scale, 0) if with_scale else None
 
 
-def _number(name: str) -> int:
-    return cpu.CENTRE if name == "centre" else cpu.ORDER.index(name)
+def _joined(parts: list[Tensor], axis: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, axis)
 
 
-def _arrays(inputs: Inputs) -> tuple[Any, ...]:
-    """What both kernel functions take, absent tensors as empty arrays."""
-    z = inputs.z[:, :, 0]
-    none = z.new_empty((0, 0))
-    soft = none if inputs.soft is None else inputs.soft
-    wants_score = len(soft) and "label_log_exp" in inputs.names
-    score = torch.log(soft.clamp(min=inputs.floor)) if wants_score else none
-    present = [
-        z,
-        torch.empty(0, dtype=torch.int64) if inputs.label is None else inputs.label,
-        soft,
-        score,
-        torch.empty(0, dtype=torch.bool) if inputs.kept is None else inputs.kept,
-        z.new_empty(0) if inputs.shift is None else inputs.shift,
-        torch.empty(0, dtype=torch.float64) if inputs.scale is None else inputs.scale.contiguous(),
-    ]
-    return tuple(tensor.detach().numpy() for tensor in present)
+def _wide(inputs: Inputs) -> Iterator[tuple[Inputs, tuple[slice, ...]]]:
+    """The inputs, or half-precision ones in float32, a few rows at a time, and where those rows lie in z."""
+    z = inputs.z
+    if z.dtype.itemsize >= 4:
+        yield inputs, (slice(None),)
+        return
+    outer, classes, inner = z.shape
+    step = max(1, HALF // (classes * (inner if outer > 1 else 1)))
+    for start in range(0, outer if outer > 1 else inner, step):
+        part = slice(start, start + step)
+        place = (part,) if outer > 1 else (slice(None), slice(None), part)
+        rows = slice(start * inner, (start + step) * inner) if outer > 1 else part
+        yield inputs.of_rows(z[place].float(), rows), place

@@ -8,6 +8,10 @@ makes the logits a second time.
 
 For half and bfloat16 heads, logits, their gradient and all sums are float32; matrix products multiply in
 float32 on the CPU, and in the half type with float32 sums on a GPU.
+
+Where the classes are spread over ranks (:mod:`infoloss.kernels.sharded`), the function reads the logits of
+this rank's classes and merges what it finds with the other ranks. For that, every rank cuts the same blocks;
+the gradient of the hidden states is added up over the ranks, once.
 """
 
 from __future__ import annotations
@@ -19,9 +23,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from infoloss.kernels.class_shard import ClassShard
 from infoloss.visibility import transforms_active
 
-__all__ = ["Head", "blocks", "each", "total"]
+__all__ = ["Head", "blocks", "each", "refuse_transforms", "total"]
 
 BLOCK = 1 << 26
 """Logits in a block, one matrix product at a time (set by benchmarks/linear.py)."""
@@ -43,6 +48,7 @@ class Head:
     weight: Tensor  # (C, D)
     bias: Tensor | None  # (C,)
     rows: Tensor | None  # (N,) which rows of hidden count; None: every row
+    shard: ClassShard | None = None  # which classes the C are; None: all
 
     def __len__(self) -> int:
         return len(self.hidden) if self.rows is None else len(self.rows)
@@ -51,6 +57,21 @@ class Head:
     def dtype(self) -> torch.dtype:
         """Of the logits, of their gradient, and of sums: float32 at least."""
         return torch.float64 if self.hidden.dtype == torch.float64 else torch.float32
+
+    @property
+    def width(self) -> int:
+        """Logits of a row, by which blocks are cut: on every rank those of the largest shard."""
+        return len(self.weight) if self.shard is None else self.shard.largest
+
+    def blocks(self) -> Iterator[slice]:
+        """The rows whose logits are made at once."""
+        return blocks(len(self), self.width, BLOCK)
+
+    def parts(self, block: slice) -> Iterator[tuple[slice, slice]]:
+        """The rows of a block that are read together: among all rows, and in the block."""
+        elements = PART if self.hidden.device.type == "cpu" else BLOCK
+        for part in blocks(block.stop - block.start, self.width, elements):
+            yield slice(block.start + part.start, block.start + part.stop), part
 
     def states(self, block: slice) -> Tensor:
         """The hidden states of a block of rows, (n, D)."""
@@ -66,7 +87,7 @@ class Head:
     @property
     def half_products(self) -> bool:
         """Whether the device multiplies half types with sums in float32."""
-        return self.hidden.dtype.itemsize < 4 and self.hidden.is_cuda
+        return self.hidden.dtype.itemsize < 4 and self.hidden.is_cuda and len(self.weight) > 0
 
     def logits(self, h: Tensor, out: Tensor) -> Tensor:
         """h Wᵀ + b, in ``out``."""
@@ -130,12 +151,19 @@ def total(head: Head, value: Value, outside: Sequence[Tensor] = (), inside: Sequ
         inside: stand-ins of ``outside`` that ``value`` uses, leaves that require a gradient.
 
     Raises:
-        RuntimeError: under ``torch.func``, forward-mode AD or ``create_graph=True``.
+        RuntimeError: with ``create_graph=True``.
     """
-    _refuse_transforms(head)
     differentiable = torch.is_grad_enabled()
     return Total.apply(  # type: ignore[no-any-return, no-untyped-call]
-        value, tuple(inside), differentiable, head.rows, head.hidden, head.weight, head.bias, *outside
+        value,
+        tuple(inside),
+        differentiable,
+        head.shard,
+        head.rows,
+        head.hidden,
+        head.weight,
+        head.bias,
+        *outside,
     )
 
 
@@ -144,16 +172,16 @@ def each(head: Head, value: Value, outside: Sequence[Tensor] = (), inside: Seque
 
     Arguments and errors as for :func:`total`.
     """
-    _refuse_transforms(head)
     return Each.apply(  # type: ignore[no-any-return, no-untyped-call]
-        value, tuple(inside), head.rows, head.hidden, head.weight, head.bias, *outside
+        value, tuple(inside), head.shard, head.rows, head.hidden, head.weight, head.bias, *outside
     )
 
 
 UNFUSED = "compute the logits for that: loss(torch.nn.functional.linear(hidden, weight, bias), target)"
 
 
-def _refuse_transforms(head: Head) -> None:
+def refuse_transforms() -> None:
+    """Raise a RuntimeError under ``torch.func`` and forward-mode AD."""
     if transforms_active():
         raise RuntimeError(f"a linear head in blocks knows no torch.func transform; {UNFUSED}")
     if torch.autograd.forward_ad._current_level >= 0:
@@ -176,16 +204,17 @@ class Total(torch.autograd.Function):
         value: Value,
         inside: tuple[Tensor, ...],
         differentiable: bool,
+        shard: ClassShard | None,
         rows: Tensor | None,
         hidden: Tensor,
         weight: Tensor,
         bias: Tensor | None,
         *outside: Tensor,
     ) -> Tensor:
-        head = Head(hidden, weight, bias, rows)
+        head = Head(hidden, weight, bias, rows, shard)
         ctx.save_for_backward(hidden, weight, bias, rows)
-        ctx.value, ctx.inside, ctx.gradients = value, inside, None
-        wanted = ctx.needs_input_grad[4:]
+        ctx.value, ctx.inside, ctx.shard, ctx.gradients = value, inside, shard, None
+        wanted = ctx.needs_input_grad[5:]
         with torch.autocast(hidden.device.type, enabled=False):
             if differentiable and any(wanted):
                 found, ctx.gradients = _values_and_gradients(head, value, inside, wanted, _first)
@@ -200,15 +229,15 @@ class Total(torch.autograd.Function):
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:  # again, through a retained graph: the first time gave them away
             with torch.autocast(hidden.device.type, enabled=False):
-                wanted = ctx.needs_input_grad[4:]
-                head = Head(hidden, weight, bias, rows)
+                wanted = ctx.needs_input_grad[5:]
+                head = Head(hidden, weight, bias, rows, ctx.shard)
                 _, gradients = _values_and_gradients(head, ctx.value, ctx.inside, wanted, _first)
         factor = grad[0]
         if factor.device.type != "cpu" or factor != 1:
             for gradient in gradients:
                 if gradient is not None:
                     gradient.mul_(factor)
-        return None, None, None, None, *_as_inputs(gradients, (hidden, weight, bias))
+        return None, None, None, None, None, *_as_inputs(gradients, (hidden, weight, bias))
 
 
 class Each(torch.autograd.Function):
@@ -219,6 +248,7 @@ class Each(torch.autograd.Function):
         ctx: Any,
         value: Value,
         inside: tuple[Tensor, ...],
+        shard: ClassShard | None,
         rows: Tensor | None,
         hidden: Tensor,
         weight: Tensor,
@@ -226,9 +256,9 @@ class Each(torch.autograd.Function):
         *outside: Tensor,
     ) -> Tensor:
         ctx.save_for_backward(hidden, weight, bias, rows)
-        ctx.value, ctx.inside = value, inside
+        ctx.value, ctx.inside, ctx.shard = value, inside, shard
         with torch.autocast(hidden.device.type, enabled=False):
-            return torch.cat(_values(Head(hidden, weight, bias, rows), value), -1)
+            return torch.cat(_values(Head(hidden, weight, bias, rows, shard), value), -1)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -236,13 +266,13 @@ class Each(torch.autograd.Function):
         hidden, weight, bias, rows = ctx.saved_tensors
         with torch.autocast(hidden.device.type, enabled=False):
             _, gradients = _values_and_gradients(
-                Head(hidden, weight, bias, rows),
+                Head(hidden, weight, bias, rows, ctx.shard),
                 ctx.value,
                 ctx.inside,
-                ctx.needs_input_grad[3:],
+                ctx.needs_input_grad[4:],
                 lambda _, part: grad[:, part],
             )
-        return None, None, None, *_as_inputs(gradients, (hidden, weight, bias))
+        return None, None, None, None, *_as_inputs(gradients, (hidden, weight, bias))
 
 
 def _first(value: Tensor, _: slice) -> Tensor:
@@ -262,24 +292,17 @@ def _as_inputs(gradients: list[Tensor | None], inputs: tuple[Tensor | None, ...]
 
 
 def _buffer(head: Head) -> Tensor:
-    rows = next(blocks(len(head), len(head.weight), BLOCK))
+    rows = next(head.blocks())
     return head.hidden.new_empty((rows.stop, len(head.weight)), dtype=head.dtype)
-
-
-def _parts(head: Head, block: slice) -> Iterator[tuple[slice, slice]]:
-    """The rows of a block that are read together: among all rows, and in the block."""
-    elements = PART if head.hidden.device.type == "cpu" else BLOCK
-    for part in blocks(block.stop - block.start, len(head.weight), elements):
-        yield slice(block.start + part.start, block.start + part.stop), part
 
 
 def _values(head: Head, value: Value) -> list[Tensor]:
     """The value of each part of the rows."""
     buffer, found = _buffer(head), []
-    for block in blocks(len(head), len(head.weight), BLOCK):
+    for block in head.blocks():
         h = head.states(block)
         z = head.logits(h, buffer[: len(h)])
-        found += [value(z[inner], part) for part, inner in _parts(head, block)]
+        found += [value(z[inner], part) for part, inner in head.parts(block)]
     return found
 
 
@@ -298,10 +321,10 @@ def _values_and_gradients(
     buffer, found = _buffer(head), []
     of_hidden, of_weight, of_bias = _empty_gradients(head, wanted)
     others: list[Tensor | None] = [torch.zeros_like(t) for t in inside]
-    for block in blocks(len(head), len(head.weight), BLOCK):
+    for block in head.blocks():
         h = head.states(block)
         z = head.logits(h, buffer[: len(h)])
-        for part, inner in _parts(head, block):
+        for part, inner in head.parts(block):
             x = z[inner].detach().requires_grad_()
             with torch.enable_grad():
                 v = value(x, part)
@@ -320,6 +343,8 @@ def _values_and_gradients(
             head.add_weight_gradient(of_weight, z, h)
         if of_bias is not None:
             of_bias.add_(z.sum(0))
+    if of_hidden is not None and head.shard is not None:
+        of_hidden = head.shard.sum(of_hidden)
     return found, [of_hidden, of_weight, of_bias, *others]
 
 

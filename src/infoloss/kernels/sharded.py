@@ -23,7 +23,7 @@ from infoloss.statistics import Moments, recentred
 from infoloss.views import SMALLEST_NORM, Normalized, Scaled, Shifted, View, row_dtype
 from infoloss.visibility import transforms_active, values_visible
 
-__all__ = ["Request", "argmax", "block_moments", "reduce"]
+__all__ = ["Request", "argmax", "block_moments", "check_rows", "reduce"]
 
 Coefficients = Mapping[str, Tensor | float]
 
@@ -111,6 +111,23 @@ def _whole(request: Request, maximum: Tensor, target: Tensor | None, sums: Any) 
     return {"maximum": maximum, **moments}
 
 
+def check_rows(target: Tensor | None, rows: int, like: Tensor, shard: ClassShard) -> None:
+    """Compare with the other ranks, which will work off the same rows in several calls of :func:`reduce`.
+
+    Args:
+        target: as for :func:`reduce`.
+        rows: how many of them will be worked off.
+        like: of the dtype and device of numbers per row.
+
+    Raises:
+        ValueError: the ranks' labels or rows differ (where values may be looked at).
+    """
+    count = torch.full((1,), rows, dtype=like.dtype, device=like.device)
+    numbers = torch.cat([_checksum(target, like), count])
+    extremes, _ = shard.highest(torch.cat([numbers, -numbers]), ties=False)
+    _same_labels(extremes)
+
+
 def _checksum(target: Tensor | None, like: Tensor) -> Tensor:
     """A number that differs, most probably, where hard labels do, (1,); exact, whatever the order."""
     if target is None or target.ndim == 2:
@@ -120,7 +137,8 @@ def _checksum(target: Tensor | None, like: Tensor) -> Tensor:
 
 
 def _same_labels(extremes: Tensor) -> None:
-    same = extremes[0] == -extremes[1]
+    highest, lowest = extremes.chunk(2)  # the lowest with its sign changed
+    same = (highest == -lowest).all()
     if not values_visible(same):
         torch._assert_async(same)
     elif not same:

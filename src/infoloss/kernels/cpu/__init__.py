@@ -1,0 +1,33 @@
+"""The CPU kernel: moments of rows, values of terms, and gradients over the columns, compiled with Numba.
+
+Functions shared by every loss, each in a serial and a parallel variant: ``rows`` and ``tiles`` read logits
+in the two ways that vectorise, ``labels`` reads no more than the label's own, ``values`` computes terms
+from the moments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from infoloss.kernels.cpu import labels, programs, rows, tiles
+from infoloss.kernels.cpu.arithmetic import compiled
+from infoloss.kernels.cpu.layout import ORDER
+
+__all__ = ["FUNCTIONS", "ORDER"]
+
+LOOPS: dict[str, Callable[..., Any]] = {
+    "rows.moments": rows.moments,
+    "rows.gradient": rows.gradient,
+    "tiles.moments": tiles.moments,
+    "tiles.gradient": tiles.gradient,
+    "labels.moments": labels.moments,
+    "labels.add_gradient": labels.add_gradient,
+    "values": programs.values,
+}
+FUNCTIONS: dict[tuple[str, bool], Any] = {
+    (name, parallel): compiled(loop, parallel=parallel, error_model="numpy")
+    for name, loop in LOOPS.items()
+    for parallel in (False, True)
+}
+"""The compiled loops, by name and by whether several threads work on them."""

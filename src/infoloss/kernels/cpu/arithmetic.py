@@ -1,0 +1,165 @@
+"""What the CPU kernel compiles with, and elementary functions that vectorise."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic, overload
+
+__all__ = ["REORDERED", "capped", "compiled", "exp", "lowest", "maximum", "unmanaged"]
+
+REORDERED = {"reassoc", "contract", "nsz", "arcp"}  # never nnan or ninf: −inf masks, and nan must stay nan
+
+
+def compiled(function: Callable[..., Any], **options: Any) -> Any:
+    """``numba.njit`` with a disk cache; in memory, with one warning, where it cannot be written."""
+    try:
+        return njit(cache=True, nogil=True, **options)(function)
+    except RuntimeError as error:
+        warnings.warn(f"infoloss compiles its CPU kernel anew in every process: {error}", stacklevel=2)
+        return njit(nogil=True, **options)(function)
+
+
+def unmanaged(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """``numba.njit`` for functions that allocate nothing, without counting references to their arrays.
+
+    Two atomic operations for each array and branch would cost more than a row of a hundred classes.
+    """
+    decorate: Any = njit
+    return decorate(_nrt=False, error_model="numpy", **options)  # type: ignore[no-any-return]
+
+
+@intrinsic
+def _bits_as_float(typingctx, x):
+    def codegen(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], ir.FloatType())
+
+    return types.float32(types.int32), codegen
+
+
+def lowest(x):
+    """Where e^u is taken as 0: about the smallest normal number of the type."""
+    raise TypeError
+
+
+@overload(lowest, inline="always")
+def _(x):
+    return (lambda x: np.float32(-87.0)) if x == types.float32 else (lambda x: -708.0)
+
+
+def exp(v):
+    """e^v for lowest ≤ v ≤ 0; in float32 with a relative error below 1e-7."""
+    raise TypeError
+
+
+# not inlined by Numba (LLVM does): it must keep its own flags, or the rounding below is optimised away
+@overload(exp, jit_options={"fastmath": {"contract"}})
+def _(v):
+    if v != types.float32:
+        return lambda v: math.exp(v)
+
+    def exp32(v):
+        # 2^n e^f with |f| ≤ ln(2)/2, e^f by Cephes' polynomial; adding 1.5·2^23 rounds to an integer
+        big = np.float32(12582912.0)
+        n = (v * np.float32(1.4426950408889634) + big) - big
+        f = v - n * np.float32(0.693359375)
+        f = f + n * np.float32(2.12194440e-4)
+        p = np.float32(1.9875691500e-4)
+        p = p * f + np.float32(1.3981999507e-3)
+        p = p * f + np.float32(8.3334519073e-3)
+        p = p * f + np.float32(4.1665795894e-2)
+        p = p * f + np.float32(1.6666665459e-1)
+        p = p * f + np.float32(5.0000001201e-1)
+        p = (p * f) * f + f + np.float32(1.0)
+        return p * _bits_as_float((np.int32(n) + np.int32(127)) << np.int32(23))  # type: ignore[call-arg]
+
+    return exp32
+
+
+def capped(z, cap):
+    """cap·tanh(z / cap); −inf, a masked class, stays −inf."""
+    raise TypeError
+
+
+@overload(capped, jit_options={"fastmath": {"contract"}})
+def _(z, cap):
+    if z != types.float32:
+        return lambda z, cap: z if z == -np.inf else cap * math.tanh(z / cap)
+
+    def capped32(z, cap):
+        x = z / cap
+        size = abs(x)
+        # Cephes: an odd polynomial near 0, where 1 − e^(−2|x|) would cancel
+        s = x * x
+        p = np.float32(-5.70498872745e-3)
+        p = p * s + np.float32(2.06390887954e-2)
+        p = p * s + np.float32(-5.37397155531e-2)
+        p = p * s + np.float32(1.33314422036e-1)
+        p = p * s + np.float32(-3.33332819422e-1)
+        near = p * s * x + x
+        v = np.float32(-2.0) * size
+        e = exp(np.float32(-87.0) if v < np.float32(-87.0) else v)
+        far = (np.float32(1.0) - e) / (np.float32(1.0) + e)
+        far = -far if x < np.float32(0.0) else far
+        y = cap * (near if size < np.float32(0.625) else far)
+        return z if z == -np.inf else y
+
+    return capped32
+
+
+@intrinsic
+def _float_as_bits(typingctx, x):
+    def codegen(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], ir.IntType(32))
+
+    return types.int32(types.float32), codegen
+
+
+def maximum(x, at, n):
+    """The largest of n elements of x from ``at`` on; where one is nan, anything that is among them."""
+    raise TypeError
+
+
+@overload(maximum)
+def _(x, at, n):
+    def in_lanes(x, at, n):
+        # LLVM keeps the order of comparisons in one running maximum, but not between several
+        a = b = c = d = e = f = g = h = x.dtype.type(-np.inf)
+        end = at + np.uint64(n)
+        while at + np.uint64(8) <= end:
+            a = x[at] if x[at] > a else a
+            b = x[at + np.uint64(1)] if x[at + np.uint64(1)] > b else b
+            c = x[at + np.uint64(2)] if x[at + np.uint64(2)] > c else c
+            d = x[at + np.uint64(3)] if x[at + np.uint64(3)] > d else d
+            e = x[at + np.uint64(4)] if x[at + np.uint64(4)] > e else e
+            f = x[at + np.uint64(5)] if x[at + np.uint64(5)] > f else f
+            g = x[at + np.uint64(6)] if x[at + np.uint64(6)] > g else g
+            h = x[at + np.uint64(7)] if x[at + np.uint64(7)] > h else h
+            at += np.uint64(8)
+        while at < end:
+            a = x[at] if x[at] > a else a
+            at += np.uint64(1)
+        a, b, c, d = max(a, b), max(c, d), max(e, f), max(g, h)
+        return max(max(a, b), max(c, d))
+
+    if x.dtype != types.float32:
+        return in_lanes
+    lanes = njit(in_lanes)
+
+    def as_integers(x, at, n):
+        if n < 256:
+            return lanes(x, at, n)
+        # the order of floats is that of their bits, those of negative ones turned round
+        largest = np.int32(-(2**31))
+        for j in range(np.uint64(n)):
+            bits = _float_as_bits(x[at + j])  # type: ignore[call-arg]
+            largest = max(largest, bits ^ ((bits >> np.int32(31)) & np.int32(2**31 - 1)))
+        return _bits_as_float(largest ^ ((largest >> np.int32(31)) & np.int32(2**31 - 1)))  # type: ignore[call-arg]
+
+    return as_integers

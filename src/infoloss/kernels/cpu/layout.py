@@ -1,0 +1,92 @@
+"""What the loops of the CPU kernel share: the moments by number, where a row lies, which rows count."""
+
+from __future__ import annotations
+
+from infoloss.kernels.cpu.arithmetic import unmanaged
+from infoloss.views import SMALLEST_NORM
+
+__all__ = [
+    "CENTRE",
+    "CLASSES",
+    "EXP",
+    "EXP_LOGIT",
+    "EXP_SQUARE",
+    "LABEL",
+    "LABEL_EXP",
+    "LABEL_LOG_EXP",
+    "LABEL_SQUARE",
+    "MAXIMUM",
+    "OFFSET",
+    "ORDER",
+    "PEAK",
+    "SCALE",
+    "SMALLEST_NORM",
+    "SQUARE",
+    "SUM",
+    "counts",
+    "leave_out",
+    "put",
+    "slope",
+    "start_of",
+]
+
+ORDER = (
+    "maximum",
+    "classes",
+    "exp_sum",
+    "exp_logit_sum",
+    "exp_square_sum",
+    "logit_sum",
+    "logit_square_sum",
+    "label_logit",
+    "label_logit_square",
+    "label_exp",
+    "label_log_exp",
+    "peak",
+    "centre",
+    "offset",
+    "scale",
+)
+"""Moments by number: where[i] is the row of the packed moments that holds ORDER[i], or −1. The last three
+tell how a view read the row: the centre c, s·c, and s."""
+
+MAXIMUM, CLASSES, EXP, EXP_LOGIT, EXP_SQUARE, SUM, SQUARE = range(7)
+LABEL, LABEL_SQUARE, LABEL_EXP, LABEL_LOG_EXP, PEAK = range(7, 12)
+CENTRE, OFFSET, SCALE = range(12, 15)
+
+
+@unmanaged(forceinline=True)
+def start_of(n, layout):
+    """Where row n = b·inner + i begins."""
+    if layout[2] == layout[0]:
+        return n * layout[5]
+    return (n // layout[2]) * layout[3] + (n % layout[2]) * layout[5]
+
+
+@unmanaged(forceinline=True)
+def counts(n, label, ignored, kept):
+    """Whether row n counts."""
+    return not (len(kept) and not kept[n]) and not (len(label) and label[n] == ignored)
+
+
+@unmanaged(forceinline=True)
+def put(out, where, n, moment, value):
+    if where[moment] >= 0:
+        out[where[moment], n] = value
+
+
+@unmanaged(forceinline=True)
+def slope(slopes, where, moment, n):
+    """The derivative in a moment of row n."""
+    return slopes[where[moment], n] if where[moment] >= 0 else 0.0
+
+
+@unmanaged(forceinline=True)
+def leave_out(out, where, n, classes):
+    """The moments of a row of zeros with the label 0, for a row that does not count."""
+    for i in range(out.shape[0]):
+        out[i, n] = 0
+    put(out, where, n, CLASSES, classes)
+    put(out, where, n, EXP, classes)
+    put(out, where, n, EXP_SQUARE, classes)
+    put(out, where, n, LABEL_EXP, 1)
