@@ -19,7 +19,9 @@ def nothing_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_list_names_source_terms_and_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "data/MNIST/raw"
     folder.mkdir(parents=True)
-    (folder / "train-images-idx3-ubyte").write_bytes(b"")
+    for which in ("train", "t10k"):
+        for kind in ("images-idx3", "labels-idx1"):
+            (folder / f"{which}-{kind}-ubyte").write_bytes(b"")
     assert main(["data"]) == 0
     lines = {line.split()[0]: " ".join(line.split()) for line in capsys.readouterr().out.splitlines() if line}
     assert set(KNOWN) <= set(lines)

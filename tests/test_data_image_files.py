@@ -166,6 +166,7 @@ def test_large_sets_are_mapped_and_decoded_once(tmp_path, monkeypatch):
 
 WRONG = {
     "empty": ({"readme.txt": b"words"}, r"holds no image; expected one folder a class with \.png"),
+    "tables": ({"a.csv": b"x,y", "b.tsv": b""}, r"holds no image.*\(of its tables, name one: .*a\.csv\)"),
     "broken": (FILES | {"cat/0.png": b"words"}, r"cat/0\.png is no image that can be read"),
     "cut": (FILES | {"cat/0.png": FILES["cat/0.png"][:-60]}, r"cat/0\.png is damaged"),
     "no folder": (FILES | {"0.png": FILES["cat/0.png"]}, r"the image 0\.png stands in no class folder"),

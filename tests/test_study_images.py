@@ -14,7 +14,8 @@ from study_cases import contents, small_plan
 import infoloss.data.memory
 from infoloss.cli import main
 from infoloss.data import from_arrays, load
-from infoloss.study import description
+from infoloss.study import description, engines, runs
+from infoloss.study import forecast as forecasts
 from infoloss.study.compare import run
 from infoloss.study.design import settled
 from infoloss.study.engines import Workers
@@ -97,6 +98,23 @@ def test_the_forecast_of_rows_in_a_file_sees_no_test_row(folder, tmp_path) -> No
     found = forecast(settled(plan(), data), data, tmp_path / "study", workers=1)
     assert found.seconds > 0
     assert found.runs["reference lines"] == 2
+
+
+def test_the_forecast_of_many_rows_tries_few(monkeypatch) -> None:
+    data = from_arrays(RNG.normal(size=(600, 4)), np.arange(600) // 200)
+    made = Materials(data, settled(small_plan(training={"epochs": 6}), data))
+    seen = []
+
+    def seconds(config, arrays):
+        seen.append({name: len(array) for name, array in arrays.items()})
+        assert set(np.unique(arrays["train_target"])) == {0, 1, 2}
+        return runs.outcome_of(None, status="done", seconds=2.0)
+
+    monkeypatch.setattr(engines.Serial.__init__, "__defaults__", (seconds,))
+    monkeypatch.setattr(forecasts, "TRIAL_ROWS", 90)
+    assert forecasts._training_seconds(made) == pytest.approx(2.0 * (360 / 90) * (6 / 3))
+    assert seen[-1]["train_features"] == seen[-1]["train_target"] == 90
+    assert seen[-1]["validation_features"] == seen[-1]["test_features"] == 30
 
 
 def test_a_worker_maps_the_file_and_is_not_sent_it(folder, tmp_path, monkeypatch) -> None:

@@ -76,7 +76,8 @@ def compare(
 
     Args:
         data: A known set (infoloss data lists them), a table (.csv, .tsv, also .gz; .parquet), arrays (.npz),
-            a folder or .zip of images, texts (.txt), or a study file (.toml) [default: digits].
+            a folder or .zip of images, texts (.txt), module:function, or a study file (.toml)
+            [default: digits].
         dry_run: Show runs, estimated time and the minimum detectable effect; train nothing.
     """
     run = run or Running()

@@ -20,6 +20,7 @@ from infoloss.data.images import images
 from infoloss.data.memory import filled
 from infoloss.data.parts import part, used
 from infoloss.data.roles import Roles
+from infoloss.data.tables import SUFFIXES as TABLES
 from infoloss.data.trees import Tree, tree
 
 if TYPE_CHECKING:
@@ -77,7 +78,11 @@ def _laid_out(files: Tree, path: Path) -> tuple[list[ImageFile], tuple[str, ...]
     """The images with class and part, and notes."""
     names = [PurePosixPath(name) for name in files.files if _is_image(name)]
     if not names:
-        raise ValueError(f"{path} holds no image; expected one folder a class with {', '.join(SUFFIXES)}")
+        tables = [name for name in files.files if name.lower().endswith(TABLES) and "/" not in name]
+        hint = f" (of its tables, name one: {path / min(tables)})" if tables else ""
+        raise ValueError(
+            f"{path} holds no image; expected one folder a class with {', '.join(SUFFIXES)}{hint}"
+        )
     root = _root(names)
     inner = {name: name.relative_to(root) for name in names}
     if not all(part(each.parts[0]) for each in inner.values()):

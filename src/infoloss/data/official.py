@@ -27,7 +27,7 @@ class Official:
         terms: under which it is given.
         places: folders or archives below the data folder where it may lie; downloads go to the first, or
             beside it where it is a file or comes out of an archive.
-        needs: a file, by a pattern, that a folder must hold.
+        needs: files, by patterns, all of which a folder must hold.
         downloads: its files.
         read: from a place, with the options ``image_size`` and ``split``.
     """
@@ -35,7 +35,7 @@ class Official:
     about: str
     terms: str
     places: tuple[str, ...]
-    needs: str
+    needs: tuple[str, ...]
     downloads: tuple[Download, ...]
     read: Read
 
@@ -52,7 +52,7 @@ def found(name: str) -> Path | None:
     official = OFFICIAL[name]
     for place in official.places:
         path = data_folder() / place
-        if path.is_file() or (path.is_dir() and next(path.glob(official.needs), None) is not None):
+        if path.is_file() or all(next(path.glob(pattern), None) is not None for pattern in official.needs):
             return path
     return None
 
@@ -75,11 +75,12 @@ def from_official(name: str, *, image_size: int | None = None, split: str | None
         downloaded(official.downloads, official.kept_in)
     path = found(name)
     if path is None:
-        raise OSError(f"{name}: nothing in {official.kept_in} matches {official.needs}")
+        raise OSError(f"{name}: {official.kept_in} lacks some of {', '.join(official.needs)}")
     made = official.read(path, image_size=image_size, split=split)
     return replace(made, name=name, source=f"{official.about} ({official.terms})")
 
 
+_MNIST_FILES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 _FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag")
 _EMNIST_MERGED = string.digits + string.ascii_uppercase + "abdefghnqrt"
 _EMNIST = {
@@ -94,10 +95,9 @@ _EMNIST = {
 
 
 def _mnist_like(md5: Sequence[str], sites: Sequence[str]) -> tuple[Download, ...]:
-    files = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
     return tuple(
         Download(f"{file}-ubyte.gz", each, tuple(f"{site}{file}-ubyte.gz" for site in sites))
-        for file, each in zip(files, md5, strict=True)
+        for file, each in zip(_MNIST_FILES, md5, strict=True)
     )
 
 
@@ -109,20 +109,27 @@ def _emnist(part: str) -> Official:
         about=f"EMNIST {part}, Cohen et al. 2017",
         terms="none stated; cite the paper",
         places=("gzip.zip", "EMNIST/raw", "EMNIST/raw/gzip", "emnist", "gzip"),
-        needs=f"emnist-{part}-train-images-idx3-ubyte*",
+        needs=tuple(
+            f"emnist-{part}-{which}-{kind}-ubyte*"
+            for which in ("train", "test")
+            for kind in ("images-idx3", "labels-idx1")
+        ),
         downloads=(Download("gzip.zip", "58c8d27c78d21e728a6bc7b3cc06412e", mirrors),),
         read=partial(read_idx, prefix=f"emnist-{part}-", test="test", names=characters, first=first),
     )
 
 
-def _cifar(number: int, folder: str, md5: str, needs: str, read: Read, labels: str = "") -> Official:
+def _cifar(
+    number: int, folder: str, md5: str, needs: tuple[str, ...], read: Read, labels: str = ""
+) -> Official:
     file = f"cifar-{number}-binary.tar.gz"
+    sites = ("https://www.cs.toronto.edu/~kriz/", "https://cave.cs.toronto.edu/kriz/")
     return Official(
         about=f"CIFAR-{number}{labels}, Krizhevsky 2009",
         terms="none stated; cite the report",
         places=(folder,),
         needs=needs,
-        downloads=(Download(file, md5, (f"https://www.cs.toronto.edu/~kriz/{file}",)),),
+        downloads=(Download(file, md5, tuple(site + file for site in sites)),),
         read=read,
     )
 
@@ -131,18 +138,21 @@ def _cifar100(coarse: bool) -> Official:
     read = partial(read_cifar100, coarse=coarse)
     labels = ", its 20 coarse labels" if coarse else ""
     md5 = "03b5dce01913d631647c71ecec9e9cb8"
-    return _cifar(100, "cifar-100-binary", md5, "train.bin", read, labels)
+    return _cifar(100, "cifar-100-binary", md5, ("train.bin", "test.bin"), read, labels)
 
 
 def _omniglot(part: str, md5: str) -> Official:
     file = f"images_{part}.zip"
-    repository = "https://github.com/brendenlake/omniglot/raw/master/python"
+    sites = (
+        "https://github.com/brendenlake/omniglot/raw/master/python/",
+        "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/",
+    )
     return Official(
         about=f"Omniglot, the {part} alphabets, Lake et al. 2015",
         terms="MIT",
         places=(f"images_{part}.zip", f"omniglot/images_{part}", f"omniglot-py/images_{part}"),
-        needs="*/*/*.png",
-        downloads=(Download(file, md5, (f"{repository}/{file}",)),),
+        needs=("*/*/*.png",),
+        downloads=(Download(file, md5, tuple(site + file for site in sites)),),
         read=read_omniglot,
     )
 
@@ -152,7 +162,7 @@ OFFICIAL: Mapping[str, Official] = {
         about="MNIST, LeCun, Cortes & Burges 1998",
         terms="commonly given as CC BY-SA 3.0",
         places=("MNIST/raw", "mnist", "MNIST"),
-        needs="train-images-idx3-ubyte*",
+        needs=tuple(f"{file}-ubyte*" for file in _MNIST_FILES),
         downloads=_mnist_like(
             (
                 "f68b3c2dcbeaaa9fbdd348bbdeb94873",
@@ -171,7 +181,7 @@ OFFICIAL: Mapping[str, Official] = {
         about="Fashion-MNIST, Xiao, Rasul & Vollgraf 2017",
         terms="MIT, (c) 2017 Zalando SE",
         places=("FashionMNIST/raw", "fashion_mnist", "fashion-mnist", "FashionMNIST"),
-        needs="train-images-idx3-ubyte*",
+        needs=tuple(f"{file}-ubyte*" for file in _MNIST_FILES),
         downloads=_mnist_like(
             (
                 "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
@@ -188,7 +198,11 @@ OFFICIAL: Mapping[str, Official] = {
     ),
     **{f"emnist_{part}": _emnist(part) for part in _EMNIST},
     "cifar10": _cifar(
-        10, "cifar-10-batches-bin", "c32a1d4ab5d03f1284b67883e8d87530", "data_batch_1.bin", read_cifar10
+        10,
+        "cifar-10-batches-bin",
+        "c32a1d4ab5d03f1284b67883e8d87530",
+        (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"),
+        read_cifar10,
     ),
     "cifar100": _cifar100(coarse=False),
     "cifar100_coarse": _cifar100(coarse=True),
@@ -196,7 +210,7 @@ OFFICIAL: Mapping[str, Official] = {
         about="Tiny-ImageNet, 200 classes of ImageNet at 64 × 64, Stanford CS231n",
         terms="ImageNet's: non-commercial research and education",
         places=("tiny-imagenet-200.zip", "tiny-imagenet-200"),
-        needs="wnids.txt",
+        needs=("wnids.txt",),
         downloads=(
             Download(
                 "tiny-imagenet-200.zip",

@@ -12,6 +12,7 @@ from infoloss.data.assembly import dataset
 from infoloss.data.columns import Column, categorical
 from infoloss.data.dataset import Dataset
 from infoloss.data.features import from_matrix
+from infoloss.data.functions import from_function
 from infoloss.data.image_files import from_image_files
 from infoloss.data.inputs import Inputs
 from infoloss.data.known import BUNDLED, KNOWN
@@ -22,6 +23,7 @@ from infoloss.data.roles import Roles, picked
 from infoloss.data.splits import FRACTIONS
 from infoloss.data.tables import SUFFIXES, Table, read_table
 from infoloss.data.text_files import from_lines, text_inputs, texts_of
+from infoloss.named import is_named
 
 __all__ = ["load"]
 
@@ -44,7 +46,7 @@ def load(
 
     Args:
         spec: name (see `known_sets`) or path; of images a folder or .zip with one folder a class, perhaps
-            below train/ and test/.
+            below train/ and test/. Or "module:function", see `functions.from_function`.
         target: the column to predict; default: `roles.TARGETS`, else the last column.
         drop: columns to leave out.
         group: column of groups (patients, users …); no group has rows in two parts.
@@ -85,7 +87,8 @@ def load(
     kind = _kind(spec, is_text=text is not None)
     for name, value in given.items():
         if name not in kind.options:
-            raise ValueError(f"{name}={value!r}: {str(spec)!r} is {kind.what}; {_taken(kind)}")
+            takes = ", ".join(kind.options) or "no option"
+            raise ValueError(f"{name}={value!r}: {str(spec)!r} is {kind.what}; it takes {takes}")
     return kind.read(spec, given)
 
 
@@ -112,14 +115,12 @@ def _kind(spec: str | Path, *, is_text: bool) -> Kind:
         return _IMAGES
     if name.endswith((".txt", ".txt.gz")) or (is_text and Path(spec).exists()):
         return _LINES
-    kinds = f"{', '.join((*SUFFIXES, '.npz', '.txt'))}, a folder or .zip of images"
+    if is_named(str(spec)):
+        return _FUNCTION
+    kinds = f"{', '.join((*SUFFIXES, '.npz', '.txt'))}, a folder or .zip of images, module:function"
     if Path(spec).exists():
         raise ValueError(f"{spec}: expected {kinds}")
     raise ValueError(f"{unknown('data set', str(spec), KNOWN)}, or a path: {kinds}")
-
-
-def _taken(kind: Kind) -> str:
-    return f"it takes {', '.join(kind.options)}" if kind.options else "it takes no option"
 
 
 def _bundled(spec: str | Path, given: Mapping[str, Any]) -> Dataset:
@@ -187,6 +188,10 @@ def _official(spec: str | Path, given: Mapping[str, Any]) -> Dataset:
     return from_official(str(spec), **given)
 
 
+def _function(spec: str | Path, given: Mapping[str, Any]) -> Dataset:
+    return from_function(str(spec))
+
+
 _COLUMNS = {"target": "target", "group": "groups", "order": "order", "sample_weight": "sample_weight"}
 
 _BUNDLED = Kind("a set with fixed columns", ("split",), _bundled)
@@ -195,3 +200,4 @@ _TABLE = Kind("a table", (*_COLUMNS, "drop", "split", "test", "text", "text_colu
 _ARCHIVE = Kind("an archive of arrays", ("split",), _archive)
 _IMAGES = Kind("a folder of images", ("split", "image_size"), _images)
 _LINES = Kind("a file of texts", ("text", "split", "test"), _lines)
+_FUNCTION = Kind("a function, which says everything itself", (), _function)
