@@ -315,6 +315,23 @@ class TestLibraries:
         model = build("hf:vit", classes=6, input_shape=CIFAR, seed=0)
         assert torch.equal(model(images), images.flatten(1)[:, :6])
 
+    @pytest.mark.parametrize("pretrained", [False, True])
+    def test_a_small_model_of_transformers_itself(self, tmp_path, pretrained):
+        transformers = pytest.importorskip("transformers")
+        sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+        config = transformers.BertConfig(vocab_size=30, num_labels=2, **sizes)
+        saved = transformers.BertForSequenceClassification(config)
+        saved.save_pretrained(tmp_path)
+        model = build(f"hf:{tmp_path}", classes=5, input_shape=(6,), seed=0, pretrained=pretrained).eval()
+        tokens = torch.tensor([[3, 9, 4, 0, 0, 0], [3, 9, 4, 7, 7, 1]], dtype=torch.int32)
+        logits = model(tokens)
+        assert logits.shape == (2, 5)
+        assert torch.allclose(logits[:1], model(tokens[:1, :3]), atol=1e-6), "padding takes no part"
+        same = torch.equal(
+            saved.bert.embeddings.word_embeddings.weight, model.model.bert.embeddings.word_embeddings.weight
+        )
+        assert same == pretrained
+
     @pytest.mark.parametrize(("name", "package"), [("timm:resnet18", "timm"), ("hf:bert", "transformers")])
     def test_what_is_not_installed_is_named(self, monkeypatch, name, package):
         monkeypatch.setitem(sys.modules, package, None)
