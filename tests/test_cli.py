@@ -161,7 +161,7 @@ def test_every_part_of_the_plan_has_its_option_and_no_option_has_a_default() -> 
     sections = (DataOptions, LossOptions, JudgingOptions, TrainingOptions, TuningOptions)
     found = [field for section in sections for field in section.__dataclass_fields__.values()]
     places = [field.metadata["place"] for field in found]
-    assert sorted(places) == sorted(set(leaves(Plan)) - {"data.source"})
+    assert sorted(places) == sorted({*leaves(Plan), "model.*"} - {"data.source"})
     assert all(field.default is None for field in found)
 
 
@@ -191,7 +191,17 @@ def test_options_reach_their_place(asked: Any) -> None:
             "9",
         ],
         *["--weight-decay", "0.1", "--momentum", "0.5", "--warmup", "0", "--device", "cpu"],
-        *["--augmentation", "crop=2", "flip", "--normalisation", "imagenet", "--precision", "bfloat16"],
+        *[
+            "--schedule",
+            "constant",
+            "--augmentation",
+            "crop=2",
+            "flip",
+            "--normalisation",
+            "imagenet",
+            "--precision",
+            "bfloat16",
+        ],
         *["--learning-rates", "0.1", "0.2", "0.3", "0.4", "--tuning-seeds", "2"],
         *["--out", "there", "--jobs", "3", "--time-limit", "1h30m", "--retry-failed"],
     )
@@ -225,6 +235,7 @@ def test_options_reach_their_place(asked: Any) -> None:
             "weight_decay": 0.1,
             "momentum": 0.5,
             "warmup": 0,
+            "schedule": "constant",
             "augmentation": ["crop=2", "flip=0.5"],
             "normalisation": "imagenet",
             "precision": "bfloat16",
@@ -233,6 +244,25 @@ def test_options_reach_their_place(asked: Any) -> None:
         tuning={"learning_rates": [0.1, 0.2, 0.3, 0.4], "seeds": 2},
     )
     assert (run.out, run.jobs, run.time_limit, run.retry_failed) == (Path("there"), 3, "1h30m", True)
+
+
+def test_options_of_the_model_stand_beside_its_name(asked: Any) -> None:
+    plan, _ = asked("wine", "--model", "mlp", "--model-options", "batch_norm=true", "hidden=[8, 4]")
+    assert plan.model.options() == {"hidden": [8, 4], "batch_norm": True}
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("batch_norm", "--model-options: 'batch_norm': expected key=value"),
+        ("batch_nrm=true", 'no option "batch_nrm"; did you mean "batch_norm"?'),
+        ("batch_norm=perhaps", "batch_norm: 'perhaps': should be a valid boolean"),
+    ],
+)
+def test_mistaken_options_of_the_model_are_named(infoloss: Any, word: str, message: str) -> None:
+    done = infoloss("compare", "wine", "--model-options", word)
+    assert done.code == 2
+    assert message in done.err
 
 
 def test_untuned(asked: Any) -> None:

@@ -432,6 +432,7 @@ class TestOwnTraining:
         }
         right = [run for run in found.runs if run["label"] == "cross_entropy" and run["seed"] == 0]
         assert right[0]["validation"]["accuracy"] > 0.5
+        assert right[0]["peak_memory_mib"] > 50
 
     def test_a_second_call_trains_nothing_and_a_changed_source_is_another_study(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)

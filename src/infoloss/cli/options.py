@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -41,7 +42,9 @@ def _plan_says(place: str) -> str:
     *sections, key = place.split(".")
     for section in sections:
         model = type(model.model_fields[section].default)
-    found = model.model_fields[key]
+    found = model.model_fields.get(key)
+    if found is None:
+        return ""
     choices = get_args(found.annotation) if get_origin(found.annotation) is Literal else ()
     default = found.default
     if isinstance(default, BaseModel):
@@ -119,6 +122,9 @@ class TrainingOptions:
     model: str | None = option(
         "model.name", f"{', '.join(MODELS)}; timm:NAME, hf:NAME, or your own module:function."
     )
+    model_options: list[str] | None = option(
+        "model.*", "Options of the model, as a study file has them: pretrained=true widths=[32,64]."
+    )
     hidden: list[int] | None = option("model.hidden", "Widths of the hidden layers of the mlp.")
     optimiser: str | None = option("training.optimiser", "Optimiser.")
     epochs: int | None = option("training.epochs", "Passes over the training rows.")
@@ -126,6 +132,7 @@ class TrainingOptions:
     weight_decay: float | None = option("training.weight_decay", "Weight decay.")
     momentum: float | None = option("training.momentum", "Momentum of sgd.")
     warmup: float | None = option("training.warmup", "Share of the steps in which the learning rate rises.")
+    schedule: str | None = option("training.schedule", "Of the learning rate, after it has risen.")
     augmentation: list[str] | None = option(
         "training.augmentation", f"Random changes of images, in order, as in rotation=10: {_augmentations()}."
     )
@@ -184,8 +191,33 @@ def _gathered(sections: tuple[Any, ...]) -> tuple[dict[str, Any], dict[str, str]
                 inner = options
                 for name in outer:
                     inner = inner.setdefault(name, {})
-                inner[key] = tuple(value) if isinstance(value, list) else value
+                if key == "*":
+                    inner |= _pairs(value)
+                else:
+                    inner[key] = tuple(value) if isinstance(value, list) else value
     return options, flags
+
+
+def _pairs(words: Sequence[str]) -> dict[str, Any]:
+    """Keys with values as TOML has them; a word alone is text.
+
+    Raises:
+        InputError: no key, or no value.
+
+    Example:
+        >>> _pairs(["pretrained=true", "widths=[32, 64]", "size=tiny"])
+        {'pretrained': True, 'widths': [32, 64], 'size': 'tiny'}
+    """
+    found = {}
+    for word in words:
+        key, _, value = word.partition("=")
+        if not re.fullmatch(r"[^\W\d]\w*", key) or not value:
+            raise InputError(f"--model-options: {word!r}: expected key=value, as in pretrained=true")
+        try:
+            found[key] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[key] = value
+    return found
 
 
 def _without_consequences(mistakes: Sequence[str]) -> list[str]:

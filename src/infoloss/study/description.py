@@ -97,16 +97,20 @@ def _split(design: Design) -> str:
 
 def _training(design: Design) -> dict[str, str]:
     training = design.training
+    schedule = _SCHEDULES[training.get("schedule", "cosine")]
     momentum = f", momentum {training['momentum']:g}" if "momentum" in training else ""
     name = {"adamw": "AdamW", "sgd": "SGD"}[training["optimiser"]]
     return {
         "model": model(design),
         "optimiser": f"{name}{momentum}, weight decay {training['weight_decay']:g}, "
-        f"batches of {training['batch_size']}, {training['warmup']:.0%} warm-up, then cosine to 0",
+        f"batches of {training['batch_size']}, {training['warmup']:.0%} warm-up, then {schedule}",
         "epochs": str(training["epochs"]),
         "precision": f"{training.get('precision', 'float32')} on {design.device}",
         **_images(training),
     }
+
+
+_SCHEDULES = {"cosine": "cosine to 0", "constant": "constant"}
 
 
 def _images(training: Mapping[str, Any]) -> dict[str, str]:

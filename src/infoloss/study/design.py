@@ -41,6 +41,12 @@ _DEFAULT_LOSSES = (
 )
 
 
+_NOTES = {
+    "float32": (),
+    "bfloat16": ("trained in bfloat16: that float32 would give the same verdicts is for a study to show",),
+}
+
+
 class DesignError(ValueError):
     """The plan does not fit the folder's study."""
 
@@ -197,7 +203,7 @@ def settled(plan: Plan, dataset: Dataset) -> Design:
         labels_metric=by_classes if metric == "nll" else metric,
         margins={"labels": plan.margins.labels, "nll": plan.margins.nll},
         device="cpu" if plan.device == "auto" else plan.device,
-        notes=(*dataset.notes, *unseen),
+        notes=(*dataset.notes, *unseen, *_NOTES[plan.training.precision]),
     )
 
 

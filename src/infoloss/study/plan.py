@@ -148,6 +148,7 @@ class Training(Section):
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Settings.weight_decay
     momentum: Share = Settings.momentum
     warmup: Share = Settings.warmup
+    schedule: Literal["cosine", "constant"] = "cosine"
     augmentation: tuple[Annotated[str, AfterValidator(lambda text: str(augmentation(text)))], ...] = ()
     normalisation: Literal["auto", "none", "imagenet"] | Pixels = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"

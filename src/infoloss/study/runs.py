@@ -248,9 +248,17 @@ def _fields(**given: Any) -> dict[str, Any]:
     return {**empty, **cleaned, "versions": versions()}
 
 
-@cache
+_MODELS_FROM = ("timm", "transformers")
+
+
 def versions() -> dict[str, str]:
     """Of what a run's numbers may depend on without being part of its identity."""
+    loaded = {name: sys.modules[name] for name in _MODELS_FROM if sys.modules.get(name) is not None}
+    return _versions() | {name: getattr(module, "__version__", "") for name, module in loaded.items()}
+
+
+@cache
+def _versions() -> dict[str, str]:
     return {
         "infoloss": version("infoloss"),
         "torch": torch.__version__,

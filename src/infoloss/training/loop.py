@@ -229,7 +229,10 @@ class _Training:
 
     def _one_step(self, batch: Tensor) -> Tensor:
         factor = learning_rate_factor(
-            self.step, steps=self.settings.epochs * len(self.sizes), warmup=self.settings.warmup
+            self.step,
+            steps=self.settings.epochs * len(self.sizes),
+            warmup=self.settings.warmup,
+            schedule=self.settings.schedule,
         )
         for group in self.optimiser.param_groups:
             group["lr"] = factor * self.settings.learning_rate
