@@ -20,14 +20,14 @@ def test_kernels(tmp_path: Path) -> None:
         "-m",
         "benchmarks.kernels",
         "--small",
-        "--pairs=1",
+        "--rounds=1",
         "--processes=1",
         f"--out={out}",
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     lines = json.loads(out.read_text())["table"]
-    assert len(done.stdout.splitlines()) == 1 + len(lines)
+    assert len(done.stdout.splitlines()) == 2 + len(lines)
     assert all(0 < line["lower"] <= line["median"] <= line["upper"] for line in lines)
 
 
@@ -38,7 +38,7 @@ def test_training(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     lines = json.loads(out.read_text())["table"]
     assert [line["way"] for line in lines] == ["infoloss, float32", "infoloss, bfloat16", "PyTorch"]
-    assert len(done.stdout.splitlines()) == 1 + len(lines)
+    assert len(done.stdout.splitlines()) == 2 + len(lines)
     assert all(0 < line["lower"] <= line["median"] <= line["upper"] for line in lines)
 
 

@@ -272,7 +272,7 @@ class Value(torch.autograd.Function):
             z = logits.view_as(logits)
             (g,) = torch.autograd.grad(ctx.call.generally(z), z, grad, create_graph=True)
             return g, None, None
-        if batched(grad):  # a vmap that compiled code cannot see into; a row's value depends on its own logits
+        if batched(grad):  # compiled code cannot see into it; a row's value depends on its own logits alone
             one = torch.ones(grad.shape, dtype=grad.dtype)
             whole = Work(ctx.call, logits, differentiable=False).gradient(logits, one)
             by = grad if grad.ndim == 0 or logits.ndim == 1 else grad.unsqueeze(1)
