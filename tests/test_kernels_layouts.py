@@ -256,6 +256,17 @@ def test_a_masked_label_is_infinite_and_has_no_gradient() -> None:
     assert gradient.isfinite().all()
 
 
+@pytest.mark.parametrize("classes", [NARROW, WIDE])
+def test_a_row_of_nan_is_not_masked(classes: int) -> None:
+    z = logits(3, classes)
+    z[1] = torch.nan
+    z[1, 2] = -torch.inf
+    for term in (il.min_ent(), EVERY):
+        value, gradient = value_and_gradient(term, z, torch.tensor([0, 1, 2]), "cpu")
+        assert value.isnan().tolist() == [False, True, False]
+        assert gradient[1, :2].isnan().all()
+
+
 def test_logits_changed_before_the_backward_pass() -> None:
     z = Z.clone().requires_grad_()
     x = z * 1
