@@ -71,21 +71,15 @@ class Analysis:
     command: str
 
 
-def analyse(folder: Path | str) -> Analysis:
-    """The analysis of the study in a folder, finished or not.
+def analyse(path: Path | str) -> Analysis:
+    """The analysis of a study, finished or not: of its folder, or of the file that ``pack`` wrote.
 
     Raises:
-        StoreError: the folder holds no study.
+        StoreError: there is no study.
     """
-    from infoloss.study.design import Design
+    from infoloss.study.archive import archive
     from infoloss.study.findings import Findings, analysed
-    from infoloss.study.store import StoreError, read_design, records
     from infoloss.study.threads import one_thread
 
-    folder = Path(folder)
-    written = read_design(folder)
-    if written is None:
-        raise StoreError(f"{folder} holds no study: there is no study.json")
-    found, damaged = records(folder)
     with one_thread():
-        return analysed(Findings(folder, Design.from_json(written), tuple(found.values()), damaged))
+        return analysed(Findings(archive(Path(path))))

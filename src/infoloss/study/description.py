@@ -163,6 +163,7 @@ def notes(findings: Findings) -> tuple[str, ...]:
     if mixed:
         listed = "; ".join(f"{key} {value}" for key, value in mixed.items())
         found.append(f"the runs come from different environments: {listed}")
-    if findings.damaged:
-        found.append(f"{len(findings.damaged)} records are damaged and left out; resuming runs them again")
+    found += [metric.note for metric in findings.archive.metrics]
+    if damaged := findings.archive.damaged:
+        found.append(f"{len(damaged)} records are damaged and left out; resuming runs them again")
     return tuple(found)

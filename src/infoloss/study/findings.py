@@ -5,35 +5,37 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from infoloss.evaluation import confusion, per_class_recall, reliability
+from infoloss.evaluation import Reliability, binned, confusion, per_class_recall
 from infoloss.study import description
 from infoloss.study.analysis import Analysis, LossResult, Reference
+from infoloss.study.archive import Archive, Record
 from infoloss.study.design import Arm, Design
 from infoloss.study.headline import headline
 from infoloss.study.inference import Cell, Paired, judge
 from infoloss.study.references import REFERENCES
 from infoloss.study.scored import Scored
-from infoloss.study.store import COSTS, Damage, predictions
+from infoloss.study.store import COSTS
 from infoloss.study.tuning import Choice, chosen
 
 __all__ = ["Findings", "analysed"]
 
-Record = Mapping[str, Any]
-
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """The records of a study's folder, sorted out by its design."""
+    """The records of a study, sorted out by its design."""
 
-    folder: Path
-    design: Design
-    records: tuple[Record, ...]
-    damaged: tuple[Damage, ...] = ()
+    archive: Archive
+
+    @property
+    def design(self) -> Design:
+        return self.archive.design
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        return self.archive.records
 
     @cached_property
     def choices(self) -> dict[Arm, Choice | None]:
@@ -64,11 +66,7 @@ class Findings:
     def scored(self) -> dict[Arm, dict[int, Scored]]:
         """Predictions of the final runs that came to an end."""
         return {
-            arm: {
-                seed: Scored(predictions(self.folder, run["id"]), arm.expression, run["bindings"] or {})
-                for seed, run in runs.items()
-                if run["status"] == "done"
-            }
+            arm: {seed: self.archive.scored(run) for seed, run in runs.items() if run["status"] == "done"}
             for arm, runs in self.finals.items()
         }
 
@@ -80,6 +78,24 @@ class Findings:
             for seed, run in self.scored[arm].items()
             if seed in base and not np.array_equal(run.target, base[seed].target)
         ]
+
+    def paired_seeds(self, arm: Arm) -> list[int]:
+        """Seeds that the loss and the baseline both finished, on the same test rows."""
+        base, unpaired = self.scored[self.design.baseline], self.unpaired(arm)
+        return [seed for seed in self.scored[arm] if seed in base and seed not in unpaired]
+
+    def paired_scores(self, arm: Arm, metric: str) -> Paired | None:
+        """Differences of a score that is known of whole runs only; None where no seed has both."""
+        mine, base = self.scored[arm], self.scored[self.design.baseline]
+        seeds = [
+            seed
+            for seed in self.paired_seeds(arm)
+            if metric in mine[seed].scores and metric in base[seed].scores
+        ]
+        if not seeds:
+            return None
+        differences = [mine[seed].scores[metric] - base[seed].scores[metric] for seed in seeds]
+        return Paired(np.array(differences), None, None, *_rows(self, base[seeds[0]]))
 
     @cached_property
     def references(self) -> dict[str, dict[int, Record]]:
@@ -146,14 +162,10 @@ def _questions(design: Design) -> tuple[tuple[str, str, float, bool], ...]:
 
 
 def _cells(findings: Findings) -> list[Cell]:
-    base = findings.scored[findings.design.baseline]
     cells = []
     for question, metric, margin, higher in _questions(findings.design):
         for arm in findings.design.arms[1:]:
-            seeds = [
-                seed for seed in findings.scored[arm] if seed in base and seed not in findings.unpaired(arm)
-            ]
-            if seeds:
+            if seeds := findings.paired_seeds(arm):
                 evidence = _paired(findings, arm, seeds, metric)
                 cells.append(Cell(question, metric, arm.label, evidence, margin, higher))
     return cells
@@ -163,18 +175,18 @@ def _paired(findings: Findings, arm: Arm, seeds: Sequence[int], metric: str) -> 
     pairs = [(findings.scored[arm][seed], findings.scored[findings.design.baseline][seed]) for seed in seeds]
     differences = [loss.contributions(metric) - base.contributions(metric) for loss, base in pairs]
     examples = _examples([base for _, base in pairs])
-    test_rows = len(pairs[0][1].target)
     fixed = examples is not None and all(np.array_equal(examples[0], other) for other in examples)
-    train_rows = findings.design.data.get("rows", 0) - test_rows - len(pairs[0][1].validation[1])
-    return Paired(
-        differences=np.array([values.mean() for values in differences]),
-        examples=examples,
-        contributions=None if examples is None else tuple(differences),
-        # Where the training rows are not known, as many as test rows: the interval is then rather too wide.
-        train_rows=train_rows if train_rows > 0 else test_rows,
-        test_rows=test_rows,
-        resampled=findings.design.data.get("resampled", not fixed),
-    )
+    contributed = None if examples is None else tuple(differences)
+    means = np.array([values.mean() for values in differences])
+    return Paired(means, examples, contributed, *_rows(findings, pairs[0][1], resampled=not fixed))
+
+
+def _rows(findings: Findings, run: Scored, *, resampled: bool = True) -> tuple[int, int, bool]:
+    """Training and test rows, and whether each seed drew its own; ``resampled`` where the data do not say."""
+    test = len(run.target)
+    train = findings.design.data.get("rows", 0) - test - run.validation_rows
+    # Where the training rows are not known, as many as test rows: the interval is then rather too wide.
+    return (train if train > 0 else test), test, findings.design.data.get("resampled", resampled)
 
 
 def _examples(runs: Sequence[Scored]) -> tuple[np.ndarray, ...] | None:
@@ -193,7 +205,7 @@ def _result(findings: Findings, arm: Arm) -> LossResult:
     made, runs, scored = findings.choices[arm], findings.finals[arm], findings.scored[arm]
     done = list(scored.values())
     decisions = [(run.target, run.decision) for run in done]
-    classes = done[0].log_probabilities.shape[1] if done else 0
+    classes = done[0].classes if done else 0
     entries = parse(arm.expression).entries
     return LossResult(
         label=arm.label,
@@ -208,8 +220,8 @@ def _result(findings: Findings, arm: Arm) -> LossResult:
         scores=_stacked([run.scores for run in done]),
         per_class_recall=_mean_recall(decisions, classes) if done else None,
         confusion=np.sum([confusion(t, d, classes) for t, d in decisions], axis=0) if done else None,
-        reliability=_pooled([run.log_probabilities for run in done], done),
-        reliability_scaled=_pooled([run.scaled for run in done], done),
+        reliability=_pooled([run.confidence for run in done], done),
+        reliability_scaled=_pooled([run.confidence_scaled for run in done], done),
         curve=_curve([runs[seed]["curve"] for seed in scored]),
         cost=_cost([runs[seed] for seed in scored]),
     )
@@ -228,7 +240,9 @@ def _failures(findings: Findings, arm: Arm) -> tuple[str, ...]:
 
 
 def _stacked(scores: Sequence[Mapping[str, float]]) -> dict[str, np.ndarray]:
-    return {key: np.array([run[key] for run in scores]) for key in (scores[0] if scores else ())}
+    """An array over runs for each score; nan where a run lacks it."""
+    keys = dict.fromkeys(key for run in scores for key in run)
+    return {key: np.array([run.get(key, np.nan) for run in scores]) for key in keys}
 
 
 def _mean_recall(decisions: Sequence[tuple[np.ndarray, np.ndarray]], classes: int) -> np.ndarray:
@@ -239,10 +253,10 @@ def _mean_recall(decisions: Sequence[tuple[np.ndarray, np.ndarray]], classes: in
     return np.where(known.any(0), mean, np.nan)
 
 
-def _pooled(log_probabilities: Sequence[np.ndarray], runs: Sequence[Scored]) -> Any:
+def _pooled(confidences: Sequence[np.ndarray], runs: Sequence[Scored]) -> Reliability | None:
     if not runs:
         return None
-    return reliability(np.concatenate(log_probabilities), np.concatenate([run.target for run in runs]))
+    return binned(np.concatenate(confidences), np.concatenate([run.likeliest for run in runs]))
 
 
 def _curve(curves: Sequence[Sequence[Mapping[str, float | None]]]) -> dict[str, np.ndarray]:
@@ -273,11 +287,7 @@ def _references(findings: Findings) -> tuple[Reference, ...]:
         Reference(
             name,
             _stacked(
-                [
-                    Scored(predictions(findings.folder, run["id"]), None, {}).scores
-                    for run in runs.values()
-                    if run["status"] == "done"
-                ]
+                [findings.archive.scored(run).scores for run in runs.values() if run["status"] == "done"]
             ),
         )
         for name, runs in findings.references.items()

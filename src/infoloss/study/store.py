@@ -23,7 +23,17 @@ import numpy as np
 
 from infoloss.study.canonical import sha256
 
-__all__ = ["COSTS", "Damage", "Store", "StoreError", "comparable", "predictions", "read_design", "records"]
+__all__ = [
+    "COSTS",
+    "Damage",
+    "Store",
+    "StoreError",
+    "comparable",
+    "predictions",
+    "read_design",
+    "records",
+    "replace_file",
+]
 
 COSTS = ("seconds", "step_milliseconds", "peak_memory_mib")
 """The fields of a record that a repetition of the run may change."""
@@ -154,7 +164,7 @@ class Store:
         body["checksum"] = sha256(body)
         text = json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False)
         draft = self._runs / f".tmp-{record['id']}"
-        with self._writing():
+        with _writing(self.folder):
             draft.mkdir()
             if arrays is not None:
                 _write(draft / _PREDICTIONS, arrays)
@@ -174,18 +184,31 @@ class Store:
     def write_design(self, design: Mapping[str, Any]) -> None:
         """Replaces ``study.json`` in one step."""
         text = json.dumps(design, indent=1, ensure_ascii=False, allow_nan=False)
-        draft = self.folder / f".tmp-{_DESIGN}"
-        with self._writing():
-            _write(draft, text.encode())
-            os.replace(draft, self.folder / _DESIGN)
-            _sync(self.folder)
+        replace_file(self.folder / _DESIGN, text.encode())
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Writes a file in one step: a reader sees the old content or the new, never a part.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    draft = path.with_name(f".tmp-{path.name}-{os.getpid()}")
+    with _writing(path.parent):
         try:
-            yield
-        except OSError as error:
-            raise StoreError(f"cannot write to {self.folder}: {error.strerror or error}") from error
+            _write(draft, content)
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+        _sync(path.parent)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"cannot write to {folder}: {error.strerror or error}") from error
 
 
 def _write(path: Path, content: bytes) -> None:
