@@ -54,6 +54,7 @@ class Running:
     jobs: int | None = running("Worker processes; 1 runs in this one [default: one a core].")
     time_limit: str | None = running("No run begins after this time, as in 30m or 1h30m; resume later.")
     retry_failed: Annotated[bool, Parameter(negative=())] = running("Run failed runs again.", False)
+    shard: str | None = running("The I-th of N slices of the runs, as 2/4; other processes do the others.")
     quiet: Annotated[bool, Parameter(negative=())] = running("No progress.", False)
 
 
@@ -138,6 +139,9 @@ class Study:
                 f"\ninfoloss: interrupted; {self.folder} keeps what is done. {self._go_on}", file=sys.stderr
             )
             return INTERRUPTED
+        if self.run.shard is not None:
+            print(self._sliced(analysis))
+            return 0
         from infoloss.study.report import render
 
         print_verdicts(analysis, render(analysis, self.folder))
@@ -145,6 +149,12 @@ class Study:
         if not analysis.complete:
             print(f"\nThe time limit ended this before the study was done. {self._go_on}")
         return 0
+
+    def _sliced(self, analysis: Analysis) -> str:
+        done = f"Slice {self.run.shard} of {self.folder} is done"
+        if analysis.complete:
+            return f"{done}, and so are the others. infoloss report {self.folder} writes the report."
+        return f"{done} as far as it can be. When the other slices are too, go on:\n    {self.command}"
 
     @property
     def _go_on(self) -> str:
@@ -162,6 +172,7 @@ class Study:
                 workers=self.run.jobs,
                 time_limit=self.limit,
                 retry_failed=self.run.retry_failed,
+                shard=self.run.shard,
                 command=self.command,
             )
 

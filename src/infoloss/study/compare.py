@@ -19,6 +19,7 @@ from infoloss.study.materials import Materials
 from infoloss.study.plan import Plan
 from infoloss.study.plan_errors import PlanError, nearest
 from infoloss.study.session import Progress, Report, Session
+from infoloss.study.slices import WHOLE, Slice
 from infoloss.study.store import Store, StoreError, read_design, records
 from infoloss.study.verdict_table import VerdictTable
 
@@ -69,6 +70,7 @@ def compare(
     folder: Path | str | None = None,
     progress: Report | None = None,
     workers: int | None = None,
+    shard: str | None = None,
     **options: Any,
 ) -> Comparison:
     """Compares losses on your data, or in your own training.
@@ -88,6 +90,7 @@ def compare(
         folder: where records are kept; named after data and study, in the working directory, unless given.
         progress: called with a ``Progress`` after every run.
         workers: processes; one a core unless given. Your own training runs in this process.
+        shard: "2/4" does the second of four slices of the runs; other processes do the others in this folder.
         **options: fields of ``Plan`` (model, training, tuning, metric, margins, baseline, device), and for
             arrays those of ``infoloss.data.from_arrays`` (name, groups, order, sample_weight, test, split).
 
@@ -118,10 +121,11 @@ def compare(
         if y is not None or arrays:
             extra = "y" if y is not None else next(iter(arrays))
             raise PlanError([f"compare: {extra}: your own training brings its data itself; leave it out"])
-        return _of_function(X_or_train, plan, folder, progress)
+        return _of_function(X_or_train, plan, folder, progress, _slice(shard))
     dataset = _dataset(X_or_train, y, arrays)
     path = Path(settled(plan, dataset).name if folder is None else folder)
-    return Comparison(path, run(plan, dataset, path, progress, workers=workers, command=_CALL))
+    found = run(plan, dataset, path, progress, workers=workers, shard=shard, command=_CALL)
+    return Comparison(path, found)
 
 
 _CALL = "infoloss.compare(X, y, losses=[…], seeds=…)"
@@ -136,6 +140,7 @@ def run(
     workers: int | None = None,
     time_limit: float | None = None,
     retry_failed: bool = False,
+    shard: str | None = None,
     command: str = "",
 ) -> Analysis:
     """Does what is missing of a study, and analyses what is there.
@@ -151,6 +156,7 @@ def run(
         workers: processes; one a core unless given, 1 runs in this process.
         time_limit: seconds after which no run is begun; the study stays incomplete and can be resumed.
         retry_failed: run again what failed for another reason than divergence.
+        shard: "2/4" does the second of four slices of the runs.
         command: that reruns the study, for the report.
 
     Raises:
@@ -164,16 +170,18 @@ def run(
     design = settled(plan, dataset)
     design = replace(design, command=command, notes=_notes(design, dataset))
     path = Path(design.name if folder is None else folder)
-    with Store.opened(path) as store, closing(_engine(workers, design.device)) as engine:
+    with Store.opened(path, _slice(shard)) as store, closing(_engine(workers, design.device)) as engine:
         materials = Materials(dataset, _opened(store, design))
         Session(store, engine, materials, progress, time_limit, retry_failed).carry_out()
     return analyse(path)
 
 
-def _of_function(train: Any, plan: Plan, folder: Path | str | None, progress: Report | None) -> Comparison:
+def _of_function(
+    train: Any, plan: Plan, folder: Path | str | None, progress: Report | None, part: Slice
+) -> Comparison:
     design = function_design(train, plan, command="infoloss.compare(train, losses=[…], seeds=…)")
     path = Path(design.name if folder is None else folder)
-    with Store.opened(path) as store:
+    with Store.opened(path, part) as store:
         materials = FunctionMaterials(_opened(store, design))
         Session(store, Serial(function_runs(train)), materials, progress).carry_out()
     return Comparison(path, analyse(path))
@@ -181,11 +189,19 @@ def _of_function(train: Any, plan: Plan, folder: Path | str | None, progress: Re
 
 def _opened(store: Store, design: Design) -> Design:
     """The design, extended by what the folder already has, and written there."""
-    old = read_design(store.folder)
-    if old is not None:
-        design = design.extended(Design.from_json(old))
-    store.write_design(design.to_json())
+    with store.gate():
+        old = read_design(store.folder)
+        if old is not None:
+            design = design.extended(Design.from_json(old))
+        store.write_design(design.to_json())
     return design
+
+
+def _slice(shard: str | None) -> Slice:
+    try:
+        return WHOLE if shard is None else Slice.parse(shard)
+    except ValueError as error:
+        raise PlanError([f"shard: {error}"]) from None
 
 
 def _engine(workers: int | None, device: str) -> Engine:

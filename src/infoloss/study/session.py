@@ -66,21 +66,26 @@ class Session:
         self.started = monotonic()
         self.deadline = self.started + time_limit if time_limit is not None else float("inf")
         self.records, damaged = records(store.folder)
-        for damage in damaged:
-            store.set_aside(damage.id)
+        again = [damage.id for damage in damaged]
         if retry_failed:
-            for id in [id for id, record in self.records.items() if record["status"] == "failed"]:
-                store.set_aside(id)
-                del self.records[id]
+            again += [id for id, record in self.records.items() if record["status"] == "failed"]
+        for id in filter(store.part.holds, again):
+            store.set_aside(id)
+            self.records.pop(id, None)
         self.trained = 0
 
     def carry_out(self) -> None:
-        """Tunes, then trains and computes the references."""
+        """Tunes, then trains and computes the references.
+
+        Of a slice, losses whose tuning other slices have not finished are left to a later sitting.
+        """
         tuning = self._tuning_jobs() if self.design.tuned else []
         names = self.materials.references
-        later = len(self.design.seeds) * (len(self.design.arms) + len(names))
+        later = len(self.design.seeds) * (len(self.design.arms) + len(names)) // self.store.part.count
         if not self._do(tuning, "tuning", later):
             return
+        if not self.store.part.whole:
+            self.records |= records(self.store.folder)[0]
         rates = {arm: self._learning_rate(arm) for arm in self.design.arms}
         final = [
             self.materials.training("final", arm, seed, rate)
@@ -106,9 +111,10 @@ class Session:
 
     def _do(self, jobs: Sequence[Job], stage: str, later: int) -> bool:
         """Runs and stores what is missing; false where the time ran out first."""
-        missing = [job for job in jobs if job.id not in self.records]
+        mine = self.store.part.holds
+        missing = [job for job in jobs if mine(job.id) and job.id not in self.records]
         left = len(missing)
-        before = len(self.records)
+        before = sum(map(mine, self.records))
         total = before + left + later
         self._tell(before, total, stage)
         for job, outcome in self.engine.outcomes(self._in_time(missing), self.materials):
