@@ -227,6 +227,10 @@ def test_untuned(asked: Any) -> None:
     assert plan.training.learning_rate == 0.02
 
 
+def test_trials(asked: Any) -> None:
+    assert asked("wine", "--tune", "20")[0].tuning.trials == 20
+
+
 def test_options_go_before_the_study_file(asked: Any, tmp_path: Path) -> None:
     file = tmp_path / "study.toml"
     file.write_text('data = "wine"\nseeds = 9\n[training]\nepochs = 5\nbatch_size = 7\n')
@@ -437,6 +441,9 @@ def test_the_best_loss_is_the_largest_gain_in_labels(study: Analysis) -> None:
         (["compare", "wine", "--learning-rate", "0.1"], "without tuning"),
         (["compare", "wine", "--time-limit", "30"], "with its unit"),
         (["compare", "wine", "--jobs", "0"], "--jobs"),
+        (["compare", "wine", "--shard", "3/2"], "shard: 3/2: expected I/N"),
+        (["compare", "wine", "--tune", "5", "--no-tune"], "5 trials are tuning"),
+        (["compare", "wine", "--tune", "-1"], "--tune: -1"),
         (["compare", "table.csv", "--target", "prize"], "did you mean 'price'"),
         (["compare", "table.csv"], "price"),
         (["compare", "bad.toml"], 'sedes: unknown key; did you mean "seeds"'),

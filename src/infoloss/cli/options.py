@@ -28,9 +28,12 @@ __all__ = [
 # ruff: noqa: RUF009 - this function makes dataclass fields
 
 
-def option(place: str, help: str) -> Any:
-    """A field for the plan's value at this place; None where it is not given."""
-    return field(default=None, metadata={"place": place, "help": f"{help}{_plan_says(place)}"})
+def option(place: str, help: str, **means: Any) -> Any:
+    """A field for the plan's value at this place; None where it is not given.
+
+    A flag that stands for a value says so: ``means=False``.
+    """
+    return field(default=None, metadata={"place": place, "help": f"{help}{_plan_says(place)}", **means})
 
 
 def _plan_says(place: str) -> str:
@@ -116,9 +119,12 @@ class TrainingOptions:
 @Parameter(name="*", group=Group("Tuning", sort_key=5))
 @dataclass(frozen=True)
 class TuningOptions:
-    """The same grid of learning rates for every loss."""
+    """The same grid of learning rates, and the same number of trials, for every loss."""
 
-    tune: bool | None = option("tuning.enabled", "Whether each loss gets a learning rate of its own.")
+    tune: int | None = option("tuning.trials", "Trials of each loss beyond the grid, by Optuna.")
+    no_tune: Annotated[bool | None, Parameter(negative=())] = option(
+        "tuning.enabled", "One learning rate for all: no verdict on rank.", means=False
+    )
     learning_rates: list[float] | None = option("tuning.learning_rates", "The grid, 4 or more.")
     tuning_seeds: int | None = option("tuning.seeds", "How many seeds choose.")
     learning_rate: float | None = option("training.learning_rate", "The one of all losses, with --no-tune.")
@@ -161,7 +167,7 @@ def _gathered(sections: tuple[Any, ...]) -> tuple[dict[str, Any], dict[str, str]
                 inner = options
                 for name in outer:
                     inner = inner.setdefault(name, {})
-                inner[key] = tuple(value) if isinstance(value, list) else value
+                inner[key] = tuple(value) if isinstance(value, list) else each.metadata.get("means", value)
     return options, flags
 
 

@@ -121,7 +121,7 @@ def compare(
         if y is not None or arrays:
             extra = "y" if y is not None else next(iter(arrays))
             raise PlanError([f"compare: {extra}: your own training brings its data itself; leave it out"])
-        return _of_function(X_or_train, plan, folder, progress, _slice(shard))
+        return _of_function(X_or_train, plan, folder, progress, shard)
     dataset = _dataset(X_or_train, y, arrays)
     path = Path(settled(plan, dataset).name if folder is None else folder)
     found = run(plan, dataset, path, progress, workers=workers, shard=shard, command=_CALL)
@@ -170,18 +170,19 @@ def run(
     design = settled(plan, dataset)
     design = replace(design, command=command, notes=_notes(design, dataset))
     path = Path(design.name if folder is None else folder)
-    with Store.opened(path, _slice(shard)) as store, closing(_engine(workers, design.device)) as engine:
+    part = _slice(shard, design)
+    with Store.opened(path, part) as store, closing(_engine(workers, design.device)) as engine:
         materials = Materials(dataset, _opened(store, design))
         Session(store, engine, materials, progress, time_limit, retry_failed).carry_out()
     return analyse(path)
 
 
 def _of_function(
-    train: Any, plan: Plan, folder: Path | str | None, progress: Report | None, part: Slice
+    train: Any, plan: Plan, folder: Path | str | None, progress: Report | None, shard: str | None
 ) -> Comparison:
     design = function_design(train, plan, command="infoloss.compare(train, losses=[…], seeds=…)")
     path = Path(design.name if folder is None else folder)
-    with Store.opened(path, part) as store:
+    with Store.opened(path, _slice(shard, design)) as store:
         materials = FunctionMaterials(_opened(store, design))
         Session(store, Serial(function_runs(train)), materials, progress).carry_out()
     return Comparison(path, analyse(path))
@@ -197,11 +198,16 @@ def _opened(store: Store, design: Design) -> Design:
     return design
 
 
-def _slice(shard: str | None) -> Slice:
+def _slice(shard: str | None, design: Design) -> Slice:
     try:
-        return WHOLE if shard is None else Slice.parse(shard)
+        part = WHOLE if shard is None else Slice.parse(shard)
     except ValueError as error:
         raise PlanError([f"shard: {error}"]) from None
+    if design.trials and not part.whole:
+        raise PlanError(
+            ["shard: each round of trials needs the one before; leave the shard or the trials out"]
+        )
+    return part
 
 
 def _engine(workers: int | None, device: str) -> Engine:

@@ -117,8 +117,14 @@ def _tuning(design: Design, metric: str) -> str:
         if design.data.get("resampled")
         else ""
     )
+    trials = (
+        f"; then {design.trials} trials of every loss, the baseline included, over learning rate, weight "
+        "decay (of infoloss's own training) and the loss's parameters"
+        if design.trials
+        else ""
+    )
     return (
-        f"learning rate from {rates} for every loss, by mean validation {metric} over "
+        f"learning rate from {rates} for every loss{trials}; by mean validation {metric} over "
         f"{len(design.tuning_seeds)} tuning seeds, ties by NLL{again}"
     )
 
@@ -147,7 +153,7 @@ def notes(findings: Findings) -> tuple[str, ...]:
     """What a reader should know: about the data, the tuning, and the records."""
     design = findings.design
     found = list(design.notes)
-    for arm, chosen in findings.choices.items():
+    for arm, chosen in findings.choices.items() if not design.trials else ():
         if chosen is not None and chosen.edge:
             found.append(
                 f"{arm.label}: the chosen learning rate {chosen.learning_rate:g} is the {chosen.edge} of the "

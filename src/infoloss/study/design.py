@@ -52,7 +52,7 @@ class Design:
 
     ``arms`` has the baseline first. ``learning_rates`` has one entry where ``tuned`` is false, or none where
     the user's own training has its own. ``metric`` is what validation chooses by, ``labels_metric`` what the
-    verdict on labels is about.
+    verdict on labels is about. ``trials`` of every loss go beyond the grid.
     """
 
     data: dict[str, Any]
@@ -69,6 +69,7 @@ class Design:
     device: str
     notes: tuple[str, ...] = ()
     command: str = ""
+    trials: int = 0
 
     @property
     def baseline(self) -> Arm:
@@ -77,7 +78,9 @@ class Design:
     @property
     def fixed(self) -> dict[str, Any]:
         """What an extension may not change: all but losses, seeds, notes and the command."""
-        open_ends = ("arms", "seeds", "notes", "command")
+        open_ends = ["arms", "seeds", "notes", "command"]
+        # What is not used leaves no mark, so that folders keep their names.
+        open_ends += [] if self.trials else ["trials"]
         kept = {
             field.name: getattr(self, field.name) for field in fields(self) if field.name not in open_ends
         }
@@ -179,6 +182,7 @@ def settled(plan: Plan, dataset: Dataset) -> Design:
         margins={"labels": plan.margins.labels, "nll": plan.margins.nll},
         device="cpu" if plan.device == "auto" else plan.device,
         notes=dataset.notes,
+        trials=plan.tuning.trials,
     )
 
 

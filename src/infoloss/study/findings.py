@@ -10,7 +10,7 @@ import numpy as np
 
 from infoloss.evaluation import Reliability, binned, confusion, per_class_recall
 from infoloss.study import description
-from infoloss.study.analysis import Analysis, LossResult, Reference
+from infoloss.study.analysis import Analysis, LossResult, Reference, Search
 from infoloss.study.archive import Archive, Record
 from infoloss.study.design import Arm, Design
 from infoloss.study.headline import headline
@@ -18,6 +18,7 @@ from infoloss.study.inference import Cell, Paired, judge
 from infoloss.study.references import REFERENCES
 from infoloss.study.scored import Scored
 from infoloss.study.store import COSTS
+from infoloss.study.trials import Found, best_setting
 from infoloss.study.tuning import Choice, chosen
 
 __all__ = ["Findings", "analysed"]
@@ -48,16 +49,40 @@ class Findings:
         return {arm: self._finals(arm) for arm in self.design.arms}
 
     def _finals(self, arm: Arm) -> dict[int, Record]:
+        best = self.found[arm]
+        if self.design.trials and best is None:
+            return {}
+        if best is None or best.trial.number is None:
+            return self.grid_finals(arm)
+        return self._trained(best.trial.expression, best.trial.learning_rate, best.trial.weight_decay)
+
+    @cached_property
+    def found(self) -> dict[Arm, Found | None]:
+        """What the trials of each loss found; None without trials, and while they are unfinished."""
+        design = self.design
+        return {
+            arm: best_setting(self.records, design, arm) if design.trials else None for arm in design.arms
+        }
+
+    def grid_finals(self, arm: Arm) -> dict[int, Record]:
+        """Final runs by seed with the learning rate of the grid; without trials there are no others."""
         made = self.choices[arm]
         if made is None and self.design.learning_rates:
             return {}
-        rate = made.learning_rate if made else None
+        return self._trained(arm.expression, made.learning_rate if made else None, None)
+
+    def _trained(
+        self, expression: str, learning_rate: float | None, weight_decay: float | None
+    ) -> dict[int, Record]:
+        if weight_decay is None:
+            weight_decay = self.design.training.get("weight_decay")
         found = {
             record["seed"]: record
             for record in self.records
             if record["role"] == "final"
-            and record["loss"] == arm.expression
-            and record["learning_rate"] == rate
+            and record["loss"] == expression
+            and record["learning_rate"] == learning_rate
+            and record["config"].get("training", {}).get("weight_decay") == weight_decay
             and record["seed"] in self.design.seeds
         }
         return dict(sorted(found.items()))
@@ -114,6 +139,8 @@ class Findings:
             if made is None and self.design.learning_rates:
                 return False
             hopeless = made is not None and made.learning_rate is None
+            if self.design.trials and self.found[arm] is None and not hopeless:
+                return False
             if not hopeless and len(self.finals[arm]) < len(self.design.seeds):
                 return False
         return True
@@ -122,6 +149,8 @@ class Findings:
     def used(self) -> list[Record]:
         """The records that the analysis rests on."""
         finals = [record for runs in self.finals.values() for record in runs.values()]
+        if self.design.trials:
+            finals += [record for arm in self.design.arms for record in self.grid_finals(arm).values()]
         tuning = [record for record in self.records if record["role"] == "tuning"]
         return [*finals, *tuning, *(record for runs in self.references.values() for record in runs.values())]
 
@@ -203,17 +232,19 @@ def _result(findings: Findings, arm: Arm) -> LossResult:
     from infoloss import parse
 
     made, runs, scored = findings.choices[arm], findings.finals[arm], findings.scored[arm]
+    search = _search(findings, arm)
+    expression = search.expression if search else arm.expression
     done = list(scored.values())
     decisions = [(run.target, run.decision) for run in done]
     classes = done[0].classes if done else 0
-    entries = parse(arm.expression).entries
+    entries = parse(expression).entries
     return LossResult(
         label=arm.label,
-        expression=arm.expression,
+        expression=expression,
         formula=description.formula(entries),
         entries=entries,
         baseline=arm == findings.design.baseline,
-        learning_rate=made.learning_rate if made else None,
+        learning_rate=search.learning_rate if search else made.learning_rate if made else None,
         tuning=made.scores if made else {},
         seeds=tuple(scored),
         failures=_failures(findings, arm),
@@ -224,6 +255,31 @@ def _result(findings: Findings, arm: Arm) -> LossResult:
         reliability_scaled=_pooled([run.confidence_scaled for run in done], done),
         curve=_curve([runs[seed]["curve"] for seed in scored]),
         cost=_cost([runs[seed] for seed in scored]),
+        search=search,
+    )
+
+
+def _search(findings: Findings, arm: Arm) -> Search | None:
+    """What the trials of a loss found, beside the grid."""
+    found, made = findings.found[arm], findings.choices[arm]
+    if found is None or made is None or made.learning_rate is None:
+        return None
+    grid = [
+        findings.archive.scored(run).scores
+        for run in findings.grid_finals(arm).values()
+        if run["status"] == "done"
+    ]
+    metric = findings.design.metric
+    return Search(
+        trials=found.trials,
+        expression=found.trial.expression,
+        learning_rate=found.trial.learning_rate,
+        weight_decay=found.trial.weight_decay,
+        validation=found.validation[metric],
+        from_grid=found.trial.number is None,
+        grid_learning_rate=made.learning_rate,
+        grid_validation=made.scores[made.learning_rate],
+        grid_scores=_stacked(grid),
     )
 
 

@@ -65,6 +65,7 @@ def function_design(train: Train, plan: Plan, *, command: str = "") -> Design:
         device="the function's own",
         notes=_notes(name, print_.unseen),
         command=command,
+        trials=plan.tuning.trials if tuned else 0,
     )
 
 

@@ -98,9 +98,13 @@ class Training(Section):
 
 
 class Tuning(Section):
-    """The same learning rates for every loss, the baseline included, on seeds of their own."""
+    """The same learning rates for every loss, the baseline included, on seeds of their own.
+
+    ``trials`` of each loss go beyond the grid: learning rate, weight decay, the loss's own parameters.
+    """
 
     enabled: bool = True
+    trials: Annotated[int, Field(ge=0)] = 0
     learning_rates: Annotated[tuple[Positive, ...], Field(min_length=4)] | None = None
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = tuple(
         range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + 3)
@@ -118,6 +122,8 @@ class Tuning(Section):
     def _distinct(self) -> Self:
         _refuse_repeats("learning_rates", self.learning_rates or ())
         _refuse_repeats("seeds", self.seeds)
+        if self.trials and not self.enabled:
+            raise ValueError(f"{self.trials} trials are tuning: leave enabled = false out")
         return self
 
 

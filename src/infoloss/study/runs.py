@@ -82,6 +82,7 @@ class Outcome:
             "bindings",
             "seed",
             "learning_rate",
+            "trial",
             "protocol",
         )
         return {

@@ -112,5 +112,6 @@ def tables_tex(analysis: Analysis) -> str:
         *tables.paper_scores(analysis),
         tables.cost(analysis),
         tables.tuning(analysis),
+        tables.search(analysis),
     ]
     return _PREAMBLE + "\n".join(latex(table) for table in wanted if table is not None)

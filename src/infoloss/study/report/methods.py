@@ -116,7 +116,17 @@ def _tuning(analysis: Analysis) -> str:
     rates = listed([plain(rate) for rate in grid])
     return (
         f"Every loss, the baseline included, had the same learning rates to choose from ({rates}), chosen by "
-        f"validation {_named(analysis.primary_metric)} with seeds of their own."
+        f"validation {_named(analysis.primary_metric)} with seeds of their own.{_trials(analysis)}"
+    )
+
+
+def _trials(analysis: Analysis) -> str:
+    trials = max((loss.search.trials for loss in analysis.losses if loss.search), default=0)
+    if not trials:
+        return ""
+    return (
+        f" Beyond it every loss had {counted(trials, 'trial')} over learning rate, weight decay and its own "
+        "parameters, chosen in the same way by a tree-structured Parzen estimator (Optuna)."
     )
 
 
