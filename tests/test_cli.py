@@ -80,6 +80,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Any:
             forecast = carried_out
 
         monkeypatch.setattr(comparison, "Study", Recorder)
+        monkeypatch.setattr(comparison, "CollectionStudy", Recorder)
         assert main(["compare", *words]) == 0
         return found[0]
 
@@ -161,7 +162,7 @@ def test_every_part_of_the_plan_has_its_option_and_no_option_has_a_default() -> 
     sections = (DataOptions, LossOptions, JudgingOptions, TrainingOptions, TuningOptions)
     found = [field for section in sections for field in section.__dataclass_fields__.values()]
     places = [field.metadata["place"] for field in found]
-    assert sorted(places) == sorted(set(leaves(Plan)) - {"data.source"})
+    assert sorted(places) == sorted(set(leaves(Plan)) - {"data.source", "collection"})
     assert all(field.default is None for field in found)
 
 
@@ -271,6 +272,8 @@ def test_the_pages_commands_are_understood(asked: Any, line: str, monkeypatch: A
     (tmp_path / "study.toml").write_text(toml)
     monkeypatch.chdir(tmp_path)
     plan, _ = asked(*shlex.split(line)[2:])
+    if "breast_cancer" in line:
+        assert [data.source for data in plan.collection or ()] == ["wine", "digits", "breast_cancer"]
     if "study.toml" in line:
         assert plan.training.epochs == 100
         # but for the data and the losses, the page shows the defaults
@@ -432,7 +435,9 @@ def test_the_best_loss_is_the_largest_gain_in_labels(study: Analysis) -> None:
         (["compare", "wins"], "did you mean 'wine'"),
         (["compare", "nowhere.csv"], "nowhere.csv"),
         (["compare", "nowhere.toml"], "nowhere.toml"),
-        (["compare", "wine", "digits"], "digits"),
+        (["compare", "wine", "study.toml"], "study.toml: a study file stands alone"),
+        (["compare", "wine", "wins"], "did you mean 'wine'"),
+        (["compare", "wine", "wine"], "collection holds ['wine'] more than once"),
         (["compare", "wine", "--epochs", "0"], "--epochs: 0"),
         (["compare", "wine", "--epochs", "many"], "--epochs"),
         (["compare", "wine", "--metric", "acuracy"], 'did you mean "accuracy"'),

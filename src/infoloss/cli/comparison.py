@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
+from infoloss.cli.collections import CollectionStudy
 from infoloss.cli.complaints import InputError, reading
 from infoloss.cli.doctor import lacking
 from infoloss.cli.options import (
@@ -59,9 +60,7 @@ class Running:
 
 
 def compare(
-    data: str | None = None,
-    /,
-    *,
+    *data: str,
     loss: LossOptions | None = None,
     judging: JudgingOptions | None = None,
     table: DataOptions | None = None,
@@ -76,22 +75,23 @@ def compare(
 
     Args:
         data: digits, wine, breast_cancer, a table (.csv, .tsv, also .gz), or a study file (.toml)
-            [default: digits].
+            [default: digits]. Several data sets or tables: a study of each, and what they say together.
         dry_run: Show runs, estimated time and the minimum detectable effect; train nothing.
     """
     run = run or Running()
-    study = Study(_plan(data, loss, judging, table, training, tuning), run)
+    asked = _plan(data, loss, judging, table, training, tuning)
+    study = CollectionStudy(asked, run) if asked.collection else Study(asked, run)
     return study.forecast() if dry_run else study.carried_out()
 
 
 def demo(*, run: Running | None = None) -> int:
     """Compare eight losses on scikit-learn's digits, and say where the report is."""
-    return Study(plan(None), run or Running()).carried_out()
+    return Study(plan(()), run or Running()).carried_out()
 
 
-def _plan(data: str | None, loss: LossOptions | None, *others: Any) -> Plan:
+def _plan(data: tuple[str, ...], loss: LossOptions | None, *others: Any) -> Plan:
     last = loss.losses[-1] if loss and loss.losses else ""
-    if data is None and last.lower().endswith((".csv", ".tsv", ".gz", ".toml")):
+    if not data and last.lower().endswith((".csv", ".tsv", ".gz", ".toml")):
         raise InputError(
             f"{last} is among the losses; the data come first: infoloss compare {last} --losses …"
         )

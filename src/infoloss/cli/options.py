@@ -130,19 +130,28 @@ class TuningOptions:
     learning_rate: float | None = option("training.learning_rate", "The one of all losses, with --no-tune.")
 
 
-def plan(source: str | None, *sections: Any) -> Plan:
-    """The plan of a data set, a table or a study file, with the options given.
+def plan(sources: Sequence[str], *sections: Any) -> Plan:
+    """The plan of data sets, tables or a study file, with the options given.
+
+    Several are a collection, to each of which the options for data apply.
 
     Raises:
         InputError: each mistake on a line, which names the option or the key of the file.
     """
     options, flags = _gathered(sections)
-    file = source is not None and source.lower().endswith(".toml")
-    if source is not None and not file:
+    source = sources[0] if sources else ""
+    files = [each for each in sources if each.lower().endswith(".toml")]
+    if files and len(sources) > 1:
+        raise InputError(f"{files[0]}: a study file stands alone; it may name several data sets itself")
+    if len(sources) > 1:
+        shared = options.pop("data", {})
+        options["collection"] = tuple({**shared, "source": each} for each in sources)
+        flags["collection"] = "DATA"
+    elif source and not files:
         options.setdefault("data", {})["source"] = source
         flags["data.source"] = "DATA"
     try:
-        return Plan.read(source, options=options) if file and source else Plan.of(place=HERE, **options)
+        return Plan.read(source, options=options) if files else Plan.of(place=HERE, **options)
     except PlanError as error:
         mistakes = _without_consequences(error.mistakes)
         raise InputError("\n".join(_named(mistake, flags) for mistake in mistakes)) from error

@@ -23,9 +23,14 @@ def report(study: Path, /, *, out: Path | None = None) -> None:
         study: The folder, or a packed study.
         out: Where the report goes [default: the study's folder; for NAME.parquet, NAME-report].
     """
+    from infoloss.cli.collections import print_collection
     from infoloss.study.analysis import analyse
+    from infoloss.study.collection import analyse_collection, holds
     from infoloss.study.report import render
 
+    if holds(study):
+        print_collection(analyse_collection(study), out)
+        return
     packed = study.is_file()
     if not packed and not (study / "study.json").is_file():
         raise InputError(f"{study} holds no study: there is no study.json")

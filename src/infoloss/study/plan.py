@@ -182,6 +182,7 @@ class Plan(Section):
 
     Args:
         data: source and options.
+        collection: several of them, in the place of ``data``: a study of each, and what they say together.
         model: name and options.
         losses: expressions; eight that suit the data unless given.
         baseline: what the others are compared with; always trained.
@@ -203,6 +204,7 @@ class Plan(Section):
     """
 
     data: Annotated[Data, _section("source")] = Data()
+    collection: Annotated[tuple[Annotated[Data, _section("source")], ...], Field(min_length=2)] | None = None
     model: Annotated[Model, _section("name")] = Model()
     losses: Annotated[tuple[Loss, ...], Field(min_length=1), BeforeValidator(_losses)] | None = None
     baseline: Annotated[Loss, _section("expression")] = Loss(expression="cross_entropy")
@@ -216,6 +218,9 @@ class Plan(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         _refuse_repeats("seeds", self.seeds or ())
+        if self.collection and "data" in self.model_fields_set:
+            raise ValueError("data and collection: give one data set, or several")
+        _refuse_repeats("collection", tuple(data.source for data in self.collection or ()))
         shared = sorted(set(self.seeds or ()) & set(self.tuning.seeds))
         if shared and self.tuning.enabled:
             raise ValueError(f"the seeds {shared} both tune and compare; give tuning.seeds of their own")
