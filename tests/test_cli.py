@@ -228,6 +228,11 @@ def test_untuned(asked: Any) -> None:
     assert plan.training.learning_rate == 0.02
 
 
+def test_until_decided(asked: Any) -> None:
+    plan, _ = asked("wine", "--seeds", "5", "--until-decided", "40")
+    assert (len(plan.seeds), plan.until_decided) == (5, 40)
+
+
 def test_trials(asked: Any) -> None:
     assert asked("wine", "--tune", "20")[0].tuning.trials == 20
 
@@ -449,6 +454,8 @@ def test_the_best_loss_is_the_largest_gain_in_labels(study: Analysis) -> None:
         (["compare", "wine", "--shard", "3/2"], "shard: 3/2: expected I/N"),
         (["compare", "wine", "--tune", "5", "--no-tune"], "5 trials are tuning"),
         (["compare", "wine", "--tune", "-1"], "--tune: -1"),
+        (["compare", "wine", "--seeds", "5", "--until-decided", "5"], "must be more than the 5"),
+        (["compare", "wine", "--seeds", "1", "--until-decided", "5"], "needs at least 2 seeds"),
         (["compare", "table.csv", "--target", "prize"], "did you mean 'price'"),
         (["compare", "table.csv"], "price"),
         (["compare", "bad.toml"], 'sedes: unknown key; did you mean "seeds"'),

@@ -150,6 +150,9 @@ class TestAcross:
         assert labels.compared[0].outcome == "better"
         [labels, _] = across({str(i): member(0.1, 0.0) for i in range(8)})
         assert labels.compared[0].outcome == "equivalent"
+        [labels, _] = across({str(i): member(2.0, 0.0) for i in range(5)})
+        assert labels.compared[0].posterior.better > 0.95
+        assert labels.compared[0].outcome == "undecided", "five agree by chance in one of sixteen"
 
 
 def rows(seed):
@@ -217,7 +220,7 @@ class TestStudy:
         text, markdown = page.read_text(), (tmp_path / "report.md").read_text()
         for words in ("Over all data sets", "Mean rank of each loss", "three-3/report.html", "the command"):
             assert words in text
-        assert "data sets: with fewer than 6" in markdown
+        assert "data sets: with fewer than 6 there is no verdict" in markdown
         lines = list(csv.DictReader((tmp_path / "datasets.csv").read_text().splitlines()))
         verdicts = [(n, v) for n, analysis in found.members.items() for v in analysis.verdicts]
         assert len(lines) == len(verdicts)

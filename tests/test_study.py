@@ -357,6 +357,7 @@ class TestCompare:
         ("options", "message"),
         [
             ({"epochs": 3}, r"compare: epochs: unknown option;"),
+            ({"collection": ["wine", "digits"]}, r"compare: collection: unknown option;"),
             ({"modle": "mlp"}, r'did you mean "model"\?'),
             ({"losses": ["focl"]}, r"compare: losses\[0\]: .*focal"),
             ({"workers": 0}, r"workers: 0: should be 1 or more"),

@@ -95,6 +95,9 @@ class JudgingOptions:
     """How much evidence, and what counts."""
 
     seeds: int | None = option("seeds", "How many [default: 20 for tables under 10,000 rows, else 5].")
+    until_decided: int | None = option(
+        "until_decided", "Add seeds until every verdict is decided, at most to this number."
+    )
     metric: str | None = option("metric", "What validation chooses by, and the verdict on labels is about.")
     margin: float | None = option("margins.labels", "Points of accuracy that make no difference.")
     margin_nll: float | None = option("margins.nll", "Nats of NLL that make no difference.")

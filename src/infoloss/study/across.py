@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from infoloss.study.analysis import Analysis
-from infoloss.study.inference import Verdict
 from infoloss.study.inference.datasets import (
+    LEAST_FOR_AN_OUTCOME,
     SignedRank,
     critical_difference,
     friedman,
@@ -19,6 +18,10 @@ from infoloss.study.inference.datasets import (
     signed_rank,
 )
 from infoloss.study.report.wording import metric
+
+if TYPE_CHECKING:
+    from infoloss.study.analysis import Analysis
+    from infoloss.study.inference import Verdict
 
 __all__ = ["Across", "Compared", "Ranks", "across"]
 
@@ -43,8 +46,8 @@ class Compared:
 
     @property
     def outcome(self) -> Literal["better", "worse", "equivalent", "undecided"]:
-        """What has a posterior probability of at least 95 %."""
-        if self.posterior is not None:
+        """What has a posterior probability of at least 95 %, on six data sets or more."""
+        if self.posterior is not None and len(self.differences) >= LEAST_FOR_AN_OUTCOME:
             if self.posterior.better >= LEVEL:
                 return "better"
             if self.posterior.worse >= LEVEL:

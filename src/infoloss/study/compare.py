@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -86,7 +88,8 @@ def compare(
             global generators are seeded before each call. Where it takes ``learning_rate``, it is tuned.
         y: (N,) labels, or the name of the column that holds them.
         losses: expressions or terms, or a mapping from labels to them; eight that suit the data unless given.
-        seeds: how many, or which; 20 for tables under 10,000 rows and 5 otherwise unless given.
+        seeds: how many, or which; 20 for tables under 10,000 rows and 5 otherwise unless given. With the
+            option ``until_decided`` they are the first of those that are added as long as need be.
         folder: where records are kept; named after data and study, in the working directory, unless given.
         progress: called with a ``Progress`` after every run.
         workers: processes; one a core unless given. Your own training runs in this process.
@@ -172,9 +175,11 @@ def run(
     path = Path(design.name if folder is None else folder)
     part = _slice(shard, design)
     with Store.opened(path, part) as store, closing(_engine(workers, design.device)) as engine:
-        materials = Materials(dataset, _opened(store, design))
-        Session(store, engine, materials, progress, time_limit, retry_failed).carry_out()
-    return analyse(path)
+
+        def session(at: Design, left: float | None, again: bool) -> Session:
+            return Session(store, engine, Materials(dataset, at), progress, left, again)
+
+        return _carried_out(store, design, session, time_limit, retry_failed)
 
 
 def _of_function(
@@ -183,9 +188,40 @@ def _of_function(
     design = function_design(train, plan, command="infoloss.compare(train, losses=[…], seeds=…)")
     path = Path(design.name if folder is None else folder)
     with Store.opened(path, _slice(shard, design)) as store:
-        materials = FunctionMaterials(_opened(store, design))
-        Session(store, Serial(function_runs(train)), materials, progress).carry_out()
-    return Comparison(path, analyse(path))
+        engine = Serial(function_runs(train))
+
+        def session(at: Design, left: float | None, again: bool) -> Session:
+            return Session(store, engine, FunctionMaterials(at), progress, left, again)
+
+        return Comparison(path, _carried_out(store, design, session, None, False))
+
+
+def _carried_out(
+    store: Store,
+    design: Design,
+    session: Callable[[Design, float | None, bool], Session],
+    time_limit: float | None,
+    retry_failed: bool,
+) -> Analysis:
+    """One sitting, or one after the other while seeds are added; the analysis of the last."""
+    started, following = monotonic(), _opened(store, design)
+    while True:
+        at, left = following, None
+        if time_limit is not None:
+            left = max(0.0, time_limit - (monotonic() - started))
+        session(at, left, retry_failed).carry_out()
+        analysis, retry_failed = analyse(store.folder), False
+        more = at.at_the_next_look()
+        if more is None or not analysis.complete or _settled(analysis):
+            return analysis
+        following = _opened(store, more)
+
+
+def _settled(analysis: Analysis) -> bool:
+    """Whether every verdict is decided; one about a difference that is not finite never will be."""
+    return all(
+        verdict.outcome != "undecided" or not isfinite(verdict.difference) for verdict in analysis.verdicts
+    )
 
 
 def _opened(store: Store, design: Design) -> Design:
@@ -240,7 +276,7 @@ def _dataset(X: Any, y: Any, arrays: Mapping[str, Any]) -> Dataset:
 
 
 def _refuse_unknown(options: Mapping[str, Any]) -> None:
-    known = (*_ARRAYS, *(name for name in Plan.model_fields if name != "data"))
+    known = (*_ARRAYS, *(name for name in Plan.model_fields if name not in ("data", "collection")))
     for name in options:
         if name not in known:
             hint = nearest(name, known)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from infoloss.study.design import Design
+from infoloss.study.inference import alpha_at
 
 if TYPE_CHECKING:
     from infoloss.study.findings import Findings
@@ -80,10 +81,22 @@ def protocol(design: Design) -> dict[str, str]:
         how = {"split": _split(design), **_training(design), "selection": selection}
     return {
         "seeds": f"{len(design.seeds)} ({_ranges(design.seeds)})",
+        **_looks(design),
         **how,
         "tuning": _tuning(design, metric),
         "margins": f"{design.margins['labels']:g} points of {design.labels_metric.replace('_', ' ')}, "
         f"{design.margins['nll']:g} nats of NLL; fixed before running",
+    }
+
+
+def _looks(design: Design) -> dict[str, str]:
+    if not design.looks:
+        return {}
+    numbers = ", ".join(map(str, design.looks))
+    rates = ", ".join(f"{100 * alpha_at(design.looks, look):.3g}" for look in design.looks)
+    return {
+        "looks": f"seeds are added until every verdict is decided: judged at {numbers} seeds with error "
+        f"rates of {rates} %, 5 % together; this is the look at {len(design.seeds)}"
     }
 
 

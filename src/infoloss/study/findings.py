@@ -21,7 +21,7 @@ from infoloss.study.store import COSTS
 from infoloss.study.trials import Found, best_setting
 from infoloss.study.tuning import Choice, chosen
 
-__all__ = ["Findings", "analysed"]
+__all__ = ["Findings", "analysed", "cells"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +159,7 @@ def analysed(findings: Findings) -> Analysis:
     """The analysis of sorted records."""
     design = findings.design
     losses = tuple(_result(findings, arm) for arm in design.arms)
-    verdicts = tuple(judge(cells)) if (cells := _cells(findings)) else ()
+    verdicts = tuple(judge(asked, alpha=design.alpha)) if (asked := cells(findings)) else ()
     margins = {metric: margin for _, metric, margin, _ in _questions(design)}
     return Analysis(
         title=description.title(design),
@@ -190,14 +190,15 @@ def _questions(design: Design) -> tuple[tuple[str, str, float, bool], ...]:
     )
 
 
-def _cells(findings: Findings) -> list[Cell]:
-    cells = []
+def cells(findings: Findings) -> list[Cell]:
+    """What is to be judged: each question about each loss that shares a finished seed with the baseline."""
+    found = []
     for question, metric, margin, higher in _questions(findings.design):
         for arm in findings.design.arms[1:]:
             if seeds := findings.paired_seeds(arm):
                 evidence = _paired(findings, arm, seeds, metric)
-                cells.append(Cell(question, metric, arm.label, evidence, margin, higher))
-    return cells
+                found.append(Cell(question, metric, arm.label, evidence, margin, higher))
+    return found
 
 
 def _paired(findings: Findings, arm: Arm, seeds: Sequence[int], metric: str) -> Paired:

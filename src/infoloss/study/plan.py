@@ -187,6 +187,7 @@ class Plan(Section):
         losses: expressions; eight that suit the data unless given.
         baseline: what the others are compared with; always trained.
         seeds: how many, or which; 20 for tables under 10,000 rows and 5 otherwise unless given.
+        until_decided: seeds are added until every verdict is decided, at most to this number.
         metric: what validation chooses by. "auto": accuracy, or balanced accuracy where classes are uneven.
         margins: what counts as no difference.
         training: optimiser, epochs, ….
@@ -209,6 +210,7 @@ class Plan(Section):
     losses: Annotated[tuple[Loss, ...], Field(min_length=1), BeforeValidator(_losses)] | None = None
     baseline: Annotated[Loss, _section("expression")] = Loss(expression="cross_entropy")
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1), BeforeValidator(_seeds)] | None = None
+    until_decided: Annotated[int, Field(gt=2)] | None = None
     metric: Metric = "auto"
     margins: Margins = Margins()
     training: Training = Training()

@@ -96,6 +96,25 @@ _METHODS = {
   pages     = {1321--1330},
   year      = {2017},
 }""",
+    "lan1983": """@article{lan1983,
+  author  = {Lan, K. K. Gordon and DeMets, David L.},
+  title   = {Discrete Sequential Boundaries for Clinical Trials},
+  journal = {Biometrika},
+  volume  = {70},
+  number  = {3},
+  pages   = {659--663},
+  year    = {1983},
+}""",
+    "kim1987": """@article{kim1987,
+  author  = {Kim, Kyungmann and DeMets, David L.},
+  title   = {Design and Analysis of Group Sequential Tests Based on the Type {I} Error Spending Rate
+             Function},
+  journal = {Biometrika},
+  volume  = {74},
+  number  = {1},
+  pages   = {149--154},
+  year    = {1987},
+}""",
     "naeini2015": """@inproceedings{naeini2015,
   author    = {Pakdaman Naeini, Mahdi and Cooper, Gregory F. and Hauskrecht, Milos},
   title     = {Obtaining Well Calibrated Probabilities Using {B}ayesian Binning},
@@ -122,6 +141,8 @@ def method_keys(analysis: Analysis) -> list[str]:
         keys += ["holm1979", "schuirmann1987", "bouthillier2021"]
     if any("roughly" in verdict.covers for verdict in analysis.verdicts):
         keys.append("nadeau2003")
+    if analysis.verdicts and "looks" in analysis.protocol:
+        keys += ["lan1983", "kim1987"]
     if "nll_scaled" in scored:
         keys.append("guo2017")
     if "ece" in scored:

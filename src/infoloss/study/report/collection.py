@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from infoloss.study.inference.datasets import LEAST_FOR_AN_OUTCOME
+
 from . import bibliography
 from .document import Document
 from .files import collection_written
@@ -23,9 +25,6 @@ if TYPE_CHECKING:
     from infoloss.study.inference import Verdict
 
 __all__ = ["render_collection", "summary"]
-
-FEW = 6
-"""Below so many data sets ranks and posteriors say little, and the report says so."""
 
 
 def render_collection(found: CollectionAnalysis, folder: Path) -> Path:
@@ -47,10 +46,10 @@ def _document(found: CollectionAnalysis) -> Document:
     warnings: tuple[str, ...] = ()
     if unfinished:
         warnings += (f"Not finished: {listed(unfinished)}. Every number may change.",)
-    if len(found.members) < FEW:
+    if len(found.members) < LEAST_FOR_AN_OUTCOME:
         warnings += (
-            f"{counted(len(found.members), 'data set')}: with fewer than {FEW}, ranks and probabilities over "
-            "data sets say little.",
+            f"{counted(len(found.members), 'data set')}: with fewer than {LEAST_FOR_AN_OUTCOME} there is no "
+            "verdict over data sets, since so few agree by chance too often.",
         )
     if not all(analysis.tuned for analysis in found.members.values()):
         warnings += ("untuned: no verdict on rank",)
@@ -91,7 +90,8 @@ def summary(found: CollectionAnalysis) -> Table:
     caption = (
         f"Against {found.baseline}. Probabilities are those of the Bayesian signed-rank test: that on "
         "another data set of this kind the loss is likeliest better, worse, or within the margin. An outcome "
-        "needs 95 %. Wins, ties (within the margin) and defeats are counts of data sets."
+        f"needs 95 % and {LEAST_FOR_AN_OUTCOME} data sets. Wins, ties (within the margin) and defeats are "
+        "counts of data sets."
     )
     return Table("collection", caption, tuple(columns), (Body(rows),), layout="cards")
 
