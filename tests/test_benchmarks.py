@@ -31,6 +31,17 @@ def test_kernels(tmp_path: Path) -> None:
     assert all(0 < line["lower"] <= line["median"] <= line["upper"] for line in lines)
 
 
+def test_training(tmp_path: Path) -> None:
+    out = tmp_path / "training.json"
+    command = [sys.executable, "-m", "benchmarks.training", "--small", "--processes=2", f"--out={out}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    lines = json.loads(out.read_text())["table"]
+    assert [line["way"] for line in lines] == ["infoloss, float32", "infoloss, bfloat16", "PyTorch"]
+    assert len(done.stdout.splitlines()) == 1 + len(lines)
+    assert all(0 < line["lower"] <= line["median"] <= line["upper"] for line in lines)
+
+
 @pytest.mark.parametrize("blocks", [[], ["--blocks"]], ids=["peers", "blocks"])
 def test_linear(tmp_path: Path, blocks: list[str]) -> None:
     pytest.importorskip("numba")

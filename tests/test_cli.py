@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import BaseModel
+from study_cases import contents
 
 import infoloss as il
 from infoloss.cli import comparison, doctor, main
@@ -36,7 +37,6 @@ from infoloss.cli.results import best, recipe
 from infoloss.study.analysis import Analysis, analyse
 from infoloss.study.design import default_losses
 from infoloss.study.plan import Plan
-from tests.study_cases import contents
 
 SMALL = ["wine", "--losses", "squentropy", "-0.1*entropy + cross_entropy"]
 QUICK = ["--seeds", "2", "--epochs", "3", "--hidden", "8", "--tuning-seeds", "1", "--jobs", "1"]
@@ -174,6 +174,9 @@ def test_options_reach_their_place(asked: Any) -> None:
     plan, run = asked(
         *["table.csv", "--target", "kind", "--drop", "id", "name", "--group", "who", "--order", "when"],
         *["--sample-weight", "w", "--split", "0.5/0.25/0.25", "--test", "later.csv"],
+        *["--image-size", "32", "--text", "tokens", "--text-column", "words"],
+        *["--imbalance", "100", "--imbalance-profile", "step", "--label-noise", "0.2"],
+        *["--noisy-labels", "human.npz:worse"],
         *["--metric", "nll", "--margin", "0.3", "--margin-nll", "0.02", "--baseline", "focal"],
         *[
             "--model",
@@ -189,6 +192,7 @@ def test_options_reach_their_place(asked: Any) -> None:
             "9",
         ],
         *["--weight-decay", "0.1", "--momentum", "0.5", "--warmup", "0", "--device", "cpu"],
+        *["--augmentation", "crop=2", "flip", "--normalisation", "imagenet", "--precision", "bfloat16"],
         *["--learning-rates", "0.1", "0.2", "0.3", "0.4", "--tuning-seeds", "2"],
         *["--out", "there", "--jobs", "3", "--time-limit", "1h30m", "--retry-failed"],
     )
@@ -201,6 +205,13 @@ def test_options_reach_their_place(asked: Any) -> None:
         "sample_weight": "w",
         "split": "0.5/0.25/0.25",
         "test": "later.csv",
+        "image_size": 32,
+        "text": "tokens",
+        "text_column": "words",
+        "imbalance": 100.0,
+        "imbalance_profile": "step",
+        "label_noise": 0.2,
+        "noisy_labels": "human.npz:worse",
     }
     assert plan == Plan.of(
         data=plan.data,
@@ -215,6 +226,9 @@ def test_options_reach_their_place(asked: Any) -> None:
             "weight_decay": 0.1,
             "momentum": 0.5,
             "warmup": 0,
+            "augmentation": ["crop=2", "flip=0.5"],
+            "normalisation": "imagenet",
+            "precision": "bfloat16",
         },
         device="cpu",
         tuning={"learning_rates": [0.1, 0.2, 0.3, 0.4], "seeds": 2},

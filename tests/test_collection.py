@@ -272,3 +272,28 @@ class TestPlan:
     def test_data_and_collection_exclude_each_other(self):
         with pytest.raises(PlanError, match="give one data set, or several"):
             Plan.of(data="wine", collection=["wine", "digits"])
+
+
+def test_a_folder_of_tables_is_a_collection(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tables").mkdir()
+    for name, seed in (("one", 1), ("two", 2)):
+        lines = [f"{','.join(map(str, row))},{i % 3}" for i, row in enumerate(rows(seed))]
+        (tmp_path / "tables" / f"{name}.csv").write_text("\n".join(["a,b,c,d,kind", *lines]))
+    (tmp_path / "tables" / "odd.csv").write_text("a,b\n1,2\n3,4\n")
+    quick = [
+        "--losses",
+        "focal",
+        "--seeds",
+        "2",
+        "--epochs",
+        "1",
+        "--hidden",
+        "4",
+        "--no-tune",
+        "--jobs",
+        "1",
+    ]
+    assert main(["compare", "tables", "--target", "kind", *quick, "--out", "study", "--quiet"]) == 0
+    assert list(analyse_collection(tmp_path / "study").members) == ["one", "two"]
+    assert "note: odd is left out" in capsys.readouterr().err

@@ -5,6 +5,7 @@ import gzip
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from infoloss.data import load, read_table
@@ -179,7 +180,7 @@ def test_test_file_without_a_column(table):
     [
         ("digit", r"no data set 'digit'; did you mean 'digits'\?"),
         ("nowhere.csv", "nowhere.csv: no such file"),
-        (".", "expected a table"),
+        (__file__, r"test_data_tables\.py: expected \.csv, "),
     ],
 )
 def test_unknown_data(spec, message):
@@ -188,8 +189,39 @@ def test_unknown_data(spec, message):
 
 
 def test_table_options_are_not_for_built_in_sets():
-    with pytest.raises(ValueError, match="target='a' is for tables; 'wine' has fixed columns"):
+    with pytest.raises(ValueError, match="target='a': 'wine' is a set with fixed columns; it takes split"):
         load("wine", target="a")
+
+
+def test_parquet_is_the_same_table(tmp_path, table):
+    text = BASE.replace("\n0.37,", "\n,").replace("\n0.74,z", "\n0.74,")
+    path = tmp_path / "table.parquet"
+    pl.read_csv(text.encode()).write_parquet(path)
+    expected = load(table(text))
+    assert load(path).sha256 == expected.sha256
+    assert load(path, test=table(text)).sha256 == load(table(text), test=path).sha256
+    assert load(path, test=path).sha256 == load(table(text), test=table(text)).sha256
+
+
+def test_columns_of_lists_are_embeddings(tmp_path):
+    numbers = np.random.default_rng(0).normal(size=(30, 4))
+    frame = pl.DataFrame({"id": np.arange(30), "e": numbers.tolist(), "label": ["u", "v", "w"] * 10})
+    frame.write_parquet(tmp_path / "a.parquet")
+    data = load(tmp_path / "a.parquet")
+    assert data.features.names == ("e[0]", "e[1]", "e[2]", "e[3]")
+    assert (data.features.numeric == numbers).all()
+    frame.with_columns(e=pl.Series([[0.0] * (i % 2 + 1) for i in range(30)])).write_parquet(
+        tmp_path / "b.parquet"
+    )
+    with pytest.raises(ValueError, match=r"column 'e' has type List\(Float64\); expected numbers, text"):
+        load(tmp_path / "b.parquet")
+
+
+def test_what_is_no_parquet_file(tmp_path, table):
+    with pytest.raises(ValueError, match=r"wrong.parquet is no Parquet file"):
+        load(table(BASE, "wrong.parquet"))
+    with pytest.raises(ValueError, match=r"none\.parquet: no such file"):
+        load(tmp_path / "none.parquet")
 
 
 def test_read_table_gives_columns(table):
@@ -200,4 +232,4 @@ def test_read_table_gives_columns(table):
 
 def test_the_page_for_users_runs():
     page = Path(__file__).parent.parent / "docs" / "data.md"
-    assert doctest.testfile(str(page), module_relative=False) == (0, 9)
+    assert doctest.testfile(str(page), module_relative=False) == (0, 14)

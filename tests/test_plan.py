@@ -1,12 +1,16 @@
 """The plan: what is wrong is named with its place; what is open is settled by the data."""
 
+import importlib
+import linecache
+import sys
+
 import numpy as np
 import pytest
 import torch
 from study_cases import blobs, small_plan
 
 import infoloss as il
-from infoloss.data import load
+from infoloss.data import altered, load
 from infoloss.study.design import Design, DesignError, default_losses, settled, uneven
 from infoloss.study.plan import Plan, PlanError
 
@@ -88,8 +92,17 @@ WRONG = [
     ("seeds = [1, 1]", r"seeds holds \[1\] more than once"),
     ("seeds = [1, 2]\n[tuning]\nseeds = [2, 3]", r"seeds \[2\] both tune and compare"),
     ("[training]\nlearning_rate = 0.1", r"training\.learning_rate is for studies without tuning"),
-    ('model = {name = "linear", hidden = [4]}', r'model: "hidden" belongs to the model "mlp"'),
+    ('model = {name = "linear", hidden = [4]}', r'model: the model "linear" has no option "hidden"'),
+    ("model = {hiden = [4]}", r'no option "hiden"; did you mean "hidden"\? \(it has: hidden, batch_norm\)'),
+    ('model = {batch_norm = "perhaps"}', r"model: batch_norm: 'perhaps': should be a valid boolean"),
+    ('model = "vgg6"', r"model\.name: 'vgg6' is none of .*module:function; did you mean \"vgg5\"\?"),
+    ("[training]\naugmentation = ['rotate']", r"training\.augmentation\[0\]: unknown augmentation 'rotate'"),
+    ("[training]\naugmentation = ['crop', 'crop=2']", r"training: augmentation holds \['crop'\] more than"),
+    ("[training]\nprecision = 'float16'", r'\'float16\' is none of "float32" or "bfloat16"'),
     ("[margins]\nlabels = -1", r"margins\.labels: -1: should be greater than 0"),
+    ("[data]\nimbalance = 0.5", r"data\.imbalance: 0\.5: should be greater than or equal to 1"),
+    ("[data]\nlabel_noise = 1", r"data\.label_noise: 1: should be less than 1"),
+    ('[data]\ntext = "token"', r'\'token\' is none of "hashed" or "tokens"; did you mean "tokens"\?'),
     ("[data\n", r"study\.toml: not a TOML file: .*line"),
 ]
 
@@ -98,6 +111,15 @@ WRONG = [
 def test_a_mistake_names_itself(tmp_path, text, message):
     with pytest.raises(PlanError, match=message):
         read(tmp_path, text)
+
+
+def test_the_data_are_read_and_altered():
+    data = Plan.of(data={"source": "digits", "imbalance": 20, "label_noise": 0.25}).data.dataset()
+    expected = altered(load("digits"), imbalance=20, label_noise=0.25)
+    assert data.sha256 == expected.sha256
+    assert Plan.of(data="digits").data.dataset().sha256 == load("digits").sha256
+    step = Plan.of(data={"imbalance": 5, "imbalance_profile": "step"}).data.dataset()
+    assert step.alteration.described() == {"imbalance": 5.0, "profile": "step"}
 
 
 def test_every_mistake_is_named_and_its_source(tmp_path):
@@ -144,6 +166,12 @@ class TestSettled:
         cosines = torch.stack(directions) @ torch.stack(directions).T - torch.eye(8)
         assert cosines.max() < 0.9999
 
+    def test_training_rows_made_uneven_are_judged_and_learnt_as_such(self):
+        design = settled(Plan.of(), altered(blobs(600), imbalance=10))
+        assert design.metric == "balanced_accuracy"
+        assert "balanced_softmax" in [arm.label for arm in design.arms]
+        assert any(note.startswith("imbalance 10") for note in design.notes)
+
     def test_prior_losses_are_default_only_where_classes_are_uneven(self):
         unbound = [{t for t in default_losses(c) if il.parse(t).unbound} for c in ((50, 50), (90, 10))]
         assert unbound == [set(), {"balanced_softmax"}]
@@ -168,6 +196,36 @@ class TestSettled:
     def test_losses_that_cannot_be_compared_are_refused_before_anything_runs(self, losses, message):
         with pytest.raises(PlanError, match=message):
             settled(small_plan(losses=losses), blobs())
+
+    def test_a_model_that_cannot_read_the_data_is_refused_before_anything_runs(self):
+        with pytest.raises(PlanError, match=r"model: the model vgg5 reads images .* got rows of shape"):
+            settled(small_plan(model="vgg5"), blobs())
+
+    def test_augmentation_that_cannot_change_the_data_is_refused_before_anything_runs(self):
+        with pytest.raises(PlanError, match=r"training: flip is for images, and the rows have shape \(4,\)"):
+            settled(small_plan(training={"augmentation": ["flip"]}), blobs())
+        design = settled(small_plan(training={"augmentation": ["mixup"]}), blobs())
+        assert design.training["augmentation"] == ["mixup=0.2"]
+
+    def test_a_model_of_ones_own_is_known_by_its_source(self, tmp_path, monkeypatch):
+        def designed(body):
+            (tmp_path / "my_net.py").write_text(
+                f"from torch import nn\ndef inner(n):\n    return {body}\n"
+                "class Net(nn.Linear):\n"
+                "    def __init__(self, classes):\n        super().__init__(inner(4), classes)\n"
+            )
+            sys.modules.pop("my_net", None)
+            importlib.invalidate_caches()
+            linecache.clearcache()
+            return settled(small_plan(model="my_net:Net"), blobs())
+
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)
+        first, same, other = designed("n"), designed("n"), designed("1 * n")
+        assert first.model == same.model
+        with pytest.raises(DesignError, match=r"model\.source is"):
+            other.extended(first)
 
     def test_a_design_survives_json(self):
         import json

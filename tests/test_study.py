@@ -16,7 +16,7 @@ from safetensors.numpy import save
 from study_cases import LOSSES, blobs, contents, small_plan
 
 import infoloss as il
-from infoloss.data import from_arrays
+from infoloss.data import altered, from_arrays
 from infoloss.study import compare as compare_module
 from infoloss.study import engines, runs
 from infoloss.study.compare import DesignError, Progress, StoreError, compare, run
@@ -97,6 +97,22 @@ class TestPairing:
         rows = made.split(0).train
         assert made.arrays(job)["train_weight"].tolist() == weight[rows].tolist()
         assert job.config["bindings"]["counts"] == [sum(target[rows] == 0), 2 * sum(target[rows] == 1)]
+
+
+def test_wrong_labels_reach_training_and_prior_alone_and_are_recorded():
+    data = altered(blobs(), label_noise=0.5)
+    made = materials(data, losses=["balanced_softmax"])
+    arm = made.design.arms[1]
+    job = made.training("final", arm, 0, 0.01)
+    arrays, split = made.arrays(job), data.split(0)
+    labels = data.labels(split)
+    assert (arrays["train_target"] == labels[split.train]).all()
+    assert (arrays["train_target"] != data.target[split.train]).sum() == len(split.train) // 2
+    assert (arrays["test_target"] == data.target[split.test]).all()
+    assert (arrays["validation_target"] == data.target[split.validation]).all()
+    assert job.config["bindings"]["counts"] == np.bincount(arrays["train_target"]).tolist()
+    assert job.config["alteration"] == {"label_noise": 0.5}
+    assert "alteration" not in materials().training("final", arm, 0, 0.01).config
 
 
 def test_identity_changes_with_everything_that_changes_numbers_and_with_nothing_else():

@@ -2,9 +2,12 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import chain, pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -18,9 +21,10 @@ from infoloss.training import (
     Settings,
     fit,
     learning_rate_factor,
+    predicted,
     validation_scores,
 )
-from infoloss.training.memory import peak_memory, reset_peak_memory
+from infoloss.training.memory import _gnu_library, peak_memory, reset_peak_memory
 
 
 class Softmax:
@@ -60,7 +64,7 @@ SETTINGS = Settings(learning_rate=0.03, epochs=8, batch_size=16)
 
 
 def trained(criterion=None, settings=SETTINGS, seed=3, metric="accuracy", train=None):
-    model = build("mlp", features=3, classes=3, seed=seed, hidden=(8,))
+    model = build("mlp", input_shape=(3,), classes=3, seed=seed, hidden=(8,))
     criterion = CrossEntropy() if criterion is None else criterion
     train = blobs(70, 0) if train is None else train
     return fit(model, criterion, train, blobs(90, 1), settings=settings, seed=seed, metric=metric)
@@ -87,6 +91,109 @@ def test_an_epoch_holds_every_row_once():
     trained(criterion, replace(SETTINGS, epochs=1))
     assert [len(batch) for batch in criterion.seen] == [16, 16, 16, 16, 6]
     assert sorted(chain(*criterion.seen)) == sorted(blobs(70, 0).target.tolist())
+
+
+def test_a_last_batch_of_one_row_joins_the_one_before():
+    """Batch normalisation cannot do with one."""
+    for rows, sizes in ((65, [16, 16, 16, 17]), (1, [1]), (64, [16] * 4), (66, [16, 16, 16, 16, 2])):
+        criterion = CrossEntropy()
+        trained(criterion, replace(SETTINGS, epochs=1), train=blobs(rows, 0))
+        assert [len(batch) for batch in criterion.seen] == sizes
+
+
+class Recorder(nn.Linear):
+    """A model that keeps the batches it is trained on."""
+
+    def __init__(self):
+        super().__init__(3, 3)
+        self.batches = []
+
+    def forward(self, rows):
+        if self.training:
+            self.batches.append(rows.clone())
+        return super().forward(rows)
+
+
+def recorded(criterion, seed=3):
+    model = Recorder()
+    settings = replace(SETTINGS, augmentation=("mixup=1",), epochs=2)
+    fit(model, criterion, blobs(70, 0), blobs(90, 1), settings=settings, seed=seed, metric="nll")
+    return model.batches
+
+
+class Restless(CrossEntropy):
+    """A loss that draws random numbers of its own."""
+
+    def forward(self, logits, target, *, sample_weight=None):
+        torch.rand(7)
+        return super().forward(logits, target, sample_weight=sample_weight)
+
+
+def test_losses_of_a_seed_see_the_same_augmented_rows():
+    one, other = recorded(CrossEntropy()), recorded(Restless(factor=5.0))
+    different = recorded(CrossEntropy(), seed=4)
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(one, different, strict=True))
+
+
+def test_mixup_mixes_the_losses_of_both_labels():
+    """One step by hand: the gradient of soft labels."""
+    rows, model = blobs(16, 0), nn.Linear(3, 3)
+    settings = Settings(
+        learning_rate=0.5, optimiser="sgd", momentum=0, weight_decay=0, epochs=1, batch_size=16, warmup=0,
+        augmentation=("mixup=1",),
+    )  # fmt: skip
+    before = copy.deepcopy(model)
+    fit(model, CrossEntropy(), rows, rows, settings=settings, seed=9, metric="nll")
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(9))
+    random = np.random.Generator(np.random.Philox(key=np.array([9, 0], np.uint64)))
+    share, partner = random.beta(1, 1), random.permutation(16)
+    x, y = rows.features[order], torch.eye(3)[rows.target[order]]
+    mixed, soft = share * x + (1 - share) * x[partner], share * y + (1 - share) * y[partner]
+    cross_entropy(before(mixed), soft).backward()
+    assert torch.allclose(model.weight, before.weight - 0.5 * before.weight.grad, atol=1e-6)
+
+
+class Masks(nn.Module):
+    """A model with PyTorch's dropout that keeps what it lets through."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.dropout, self.kept = nn.Parameter(torch.eye(3)), nn.Dropout(0.5), []
+
+    def forward(self, rows):
+        mask = self.dropout(torch.ones_like(rows))
+        if self.training:
+            self.kept.append(mask)
+        return mask * rows @ self.weight
+
+
+def test_losses_of_a_seed_see_the_same_dropout_and_the_global_generator_rests():
+    found = []
+    for criterion in (CrossEntropy(), Restless()):
+        torch.rand(len(found))
+        before, model = torch.get_rng_state(), Masks()
+        fit(model, criterion, blobs(70, 0), blobs(90, 1), settings=SETTINGS, seed=3, metric="nll")
+        assert torch.equal(torch.get_rng_state(), before)
+        found.append(model.kept)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert not torch.equal(found[0][0], found[0][1])
+
+
+def test_predictions_come_in_blocks(monkeypatch):
+    sizes = []
+
+    class Model(nn.Module):
+        def forward(self, rows):
+            sizes.append(len(rows))
+            return 2 * rows
+
+    monkeypatch.setattr("infoloss.training.loop.NUMBERS_AT_ONCE", 12)
+    rows = torch.randn(10, 3, requires_grad=True)
+    found = predicted(Model(), rows)
+    assert sizes == [4, 4, 2]
+    assert torch.equal(found, 2 * rows)
+    assert not found.requires_grad
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "nll"])
@@ -187,7 +294,7 @@ class TestLockedTest:
 
     def test_stays_locked_before_the_choice(self):
         test = self.locked()
-        model = build("linear", features=3, classes=3, seed=0)
+        model = build("linear", input_shape=(3,), classes=3, seed=0)
         with pytest.raises(LockedTestError, match="until a fit is finished"):
             test.logits(model)
 
@@ -212,6 +319,31 @@ class TestLockedTest:
         for copier in (copy.copy, copy.deepcopy, pickle.dumps):
             with pytest.raises(LockedTestError):
                 copier(test)
+
+
+FAULTS = """
+import resource, sys, torch
+from infoloss.training.memory import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(40, 2**18)  # 40 MiB: above what the library would keep by itself
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
+"""
+
+
+@pytest.mark.skipif(_gnu_library() is None, reason="needs the GNU C library")
+def test_freed_memory_is_kept():
+    kept, usual = (
+        int(subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, check=True).stdout)
+        for how in ("keep", "leave")
+    )
+    assert kept < 100
+    assert usual > 10 * kept
 
 
 def test_peak_memory_sees_an_allocation():

@@ -15,10 +15,11 @@ from infoloss.terms import Term, row_statistics, statistic
 
 if TYPE_CHECKING:
     from infoloss.study.compare import compare as compare
+    from infoloss.training.estimator import LossClassifier as LossClassifier
 
 __version__ = "0.1.0"
 
-# compare is public too, but needs the extra "study": `from infoloss import *` must not.
+# compare and LossClassifier are public too, but need the extra "study": `from infoloss import *` must not.
 __all__ = [
     "ClassShard",
     "Criterion",
@@ -38,18 +39,23 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """``infoloss.compare``, whose packages are imported when it is asked for."""
-    if name != "compare":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+    """``infoloss.compare`` and ``infoloss.LossClassifier``, whose packages are imported when asked for."""
     try:
-        from infoloss.study.compare import compare
+        if name == "compare":
+            from infoloss.study.compare import compare
+
+            return compare
+        if name == "LossClassifier":
+            from infoloss.training.estimator import LossClassifier
+
+            return LossClassifier
     except ModuleNotFoundError as error:
         if (error.name or "infoloss").startswith("infoloss"):
             raise
-        message = f"infoloss.compare needs {error.name}: pip install 'infoloss[study]'"
+        message = f"infoloss.{name} needs {error.name}: pip install 'infoloss[study]'"
         raise ModuleNotFoundError(message, name=error.name) from None
-    return compare
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), "compare"})
+    return sorted({*globals(), "LossClassifier", "compare"})

@@ -30,6 +30,7 @@ for _name, _place, _help in (
     ("export", "records:export", "Write all runs of a study as one tidy table."),
     ("pack", "records:pack", "Pack a study into one small file, fit for git."),
     ("verdict", "reports:verdict", "Judge scores from elsewhere: a table of loss, seed and metrics."),
+    ("data", "datasets:data", "List the known data sets, or describe one, or your own."),
     ("losses", "catalogue:losses", "List the losses and regularisers, or describe one."),
     ("cite", "catalogue:cite", "The BibTeX records of losses."),
     ("check", "conformance:check", "Check a loss of your own: weights, masks, precision, gradients."),

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["compare", "demo"]
 
 INTERRUPTED = 130
+_FILES = (".csv", ".tsv", ".gz", ".parquet", ".npz", ".zip", ".txt", ".toml")
 
 
 # ruff: noqa: RUF009 - these functions make dataclass fields
@@ -74,8 +75,9 @@ def compare(
     The same command again resumes; more losses or seeds extend the study.
 
     Args:
-        data: digits, wine, breast_cancer, a table (.csv, .tsv, also .gz), or a study file (.toml)
-            [default: digits]. Several data sets or tables: a study of each, and what they say together.
+        data: A known set (infoloss data lists them), a table (.csv, .tsv, also .gz; .parquet), arrays (.npz),
+            a folder or .zip of images, texts (.txt), module:function, or a study file (.toml)
+            [default: digits]. Several of them: a study of each, and what they say together.
         dry_run: Show runs, estimated time and the minimum detectable effect; train nothing.
     """
     run = run or Running()
@@ -91,7 +93,7 @@ def demo(*, run: Running | None = None) -> int:
 
 def _plan(data: tuple[str, ...], loss: LossOptions | None, *others: Any) -> Plan:
     last = loss.losses[-1] if loss and loss.losses else ""
-    if not data and last.lower().endswith((".csv", ".tsv", ".gz", ".toml")):
+    if not data and last.lower().endswith(_FILES):
         raise InputError(
             f"{last} is among the losses; the data come first: infoloss compare {last} --losses …"
         )
@@ -114,7 +116,7 @@ class Study:
         if run.jobs is not None and run.jobs < 1:
             raise InputError(f"--jobs: {run.jobs}: expected 1 or more")
         with reading():
-            self.data: Dataset = _loaded(plan)
+            self.data: Dataset = plan.data.dataset()
             self.design: Design = settled(plan, self.data)
         if why := lacking(self.design.device):
             raise InputError(f"--device: {self.design.device}: {why}; see infoloss doctor")
@@ -175,10 +177,3 @@ class Study:
                 shard=self.run.shard,
                 command=self.command,
             )
-
-
-def _loaded(plan: Plan) -> Dataset:
-    from infoloss.data import load
-
-    options = plan.data.model_dump()
-    return load(options.pop("source"), **options)

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import pkgutil
-import sys
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -16,6 +11,7 @@ from cyclopts import Parameter
 from infoloss import ExpressionError, parse
 from infoloss.catalogue import catalogue
 from infoloss.cli.complaints import InputError, reading
+from infoloss.named import named
 
 __all__ = ["check", "located"]
 
@@ -52,16 +48,12 @@ def located(text: str) -> Callable[..., Any]:
         >>> located("torch.nn.functional:cross_entropy").__name__
         'cross_entropy'
     """
-    module_name, separator, name = text.partition(":")
-    if not separator:
+    if ":" not in text:
         return _expression(text)
-    if not module_name or not name:
-        raise InputError(f"{text!r}: expected module:function, as in torch.nn.functional:cross_entropy")
-    found: Any = _module(module_name)
-    for part in name.split("."):
-        if not hasattr(found, part):
-            raise InputError(_missing(f"{text!r}: {module_name} has no", part, _callables(found)))
-        found = getattr(found, part)
+    try:
+        found = named(text)
+    except (ValueError, ImportError) as error:
+        raise InputError(str(error)) from error
     if not callable(found):
         raise InputError(f"{text!r} is {type(found).__name__}, and cannot be called")
     if any(found is entry.make for entry in catalogue.values()):
@@ -80,37 +72,3 @@ def _expression(text: str) -> Callable[..., Any]:
         names = ", ".join(sorted(term.unbound))
         raise InputError(f"{text!r} needs a value for {names}; the check has {CLASSES} classes")
     return term
-
-
-def _module(name: str) -> Any:
-    """The module, looked for in the current directory as well."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        missing = error.name or ""
-        if name != missing and not name.startswith(f"{missing}."):
-            raise InputError(f"{name} cannot be imported: {error}") from error
-        parent, _, last = missing.rpartition(".")
-        raise InputError(_missing("no module", missing, _submodules(parent), parent, last)) from error
-    except Exception as error:
-        raise InputError(f"{name} cannot be imported: {type(error).__name__}: {error}") from error
-
-
-def _submodules(parent: str) -> list[str]:
-    if not parent:
-        return [module.name for module in pkgutil.iter_modules()]
-    path = getattr(importlib.import_module(parent), "__path__", [])
-    return [module.name for module in pkgutil.iter_modules(path)]
-
-
-def _callables(owner: Any) -> list[str]:
-    return [name for name in dir(owner) if not name.startswith("_") and callable(getattr(owner, name, None))]
-
-
-def _missing(what: str, name: str, known: list[str], parent: str = "", last: str = "") -> str:
-    near = difflib.get_close_matches(last or name, known, n=1)
-    nearest = f"{parent}.{near[0]}" if near and parent else near[0] if near else ""
-    return f"{what} {name!r}" + (f"; did you mean {nearest!r}?" if nearest else "")

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from infoloss.cli.progress import duration
+from infoloss.study.description import model
 from infoloss.study.report.wording import counted
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def forecast_text(found: Forecast) -> str:
     lines = [
         f"data: {about['name']}, {counted(about['rows'], 'row')}, {counted(about['features'], 'feature')}, "
         f"{counted(len(about['classes']), 'class')}",
-        f"model: {' '.join(map(str, design.model.values()))}; {design.training['epochs']} epochs; "
+        f"model: {model(design)}; {design.training['epochs']} epochs; "
         f"chosen by validation {design.metric.replace('_', ' ')}",
         f"losses, the baseline first: {len(design.arms)}",
         *(f"    {arm.label}" for arm in design.arms),

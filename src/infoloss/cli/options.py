@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from cyclopts import Group, Parameter
 from pydantic import BaseModel
 
-from infoloss.cli.complaints import InputError
+from infoloss.cli.complaints import InputError, reading
+from infoloss.models import MODELS
 from infoloss.study.design import default_losses
 from infoloss.study.plan import Plan, PlanError
+from infoloss.training import AUGMENTATIONS
 
 __all__ = [
     "DataOptions",
@@ -20,6 +24,7 @@ __all__ = [
     "LossOptions",
     "TrainingOptions",
     "TuningOptions",
+    "holds_tables",
     "plan",
     "seconds",
 ]
@@ -64,10 +69,15 @@ def _eight() -> str:
     return f"Default, {len(even)}:{listed}\nWhere classes are uneven, {'; '.join(swaps)}."
 
 
+def _augmentations() -> str:
+    """The names, with the number that each has unless it is given."""
+    return ", ".join(f"{name} ({kind.usual:g})" for name, kind in AUGMENTATIONS.items())
+
+
 @Parameter(name="*", group=Group("Data", sort_key=2))
 @dataclass(frozen=True)
 class DataOptions:
-    """Which columns are what, for tables."""
+    """Which columns are what, how images and texts are read, and what is done to training rows."""
 
     target: str | None = option("data.target", "Column to predict [default: a usual name, else the last].")
     drop: list[str] | None = option("data.drop", "Columns to leave out.")
@@ -75,7 +85,14 @@ class DataOptions:
     order: str | None = option("data.order", "Column of times: the test rows are the latest.")
     sample_weight: str | None = option("data.sample_weight", "Column of weights; not a feature.")
     split: str | None = option("data.split", 'Fractions, "0.6/0.2/0.2", or a column of parts.')
-    test: str | None = option("data.test", "A second table whose rows are the test rows.")
+    test: str | None = option("data.test", "A second table or file of texts whose rows are the test rows.")
+    image_size: int | None = option("data.image_size", "Pixels a side [default: 64 for image files].")
+    text: str | None = option("data.text", "Read texts, as hashed n-grams or as tokens (ids of words).")
+    text_column: str | None = option("data.text_column", "Column of texts [default: the only one].")
+    imbalance: float | None = option("data.imbalance", "Largest over smallest class of training rows.")
+    imbalance_profile: str | None = option("data.imbalance_profile", "How the classes shrink.")
+    label_noise: float | None = option("data.label_noise", "Share of training labels replaced by others.")
+    noisy_labels: str | None = option("data.noisy_labels", "Training labels from an .npz, or FILE.npz:ARRAY.")
 
 
 @Parameter(name="*", group=Group("Losses", sort_key=1))
@@ -108,7 +125,9 @@ class JudgingOptions:
 class TrainingOptions:
     """Model and optimiser, the same for every loss."""
 
-    model: str | None = option("model.name", "Model.")
+    model: str | None = option(
+        "model.name", f"{', '.join(MODELS)}; timm:NAME, hf:NAME, or your own module:function."
+    )
     hidden: list[int] | None = option("model.hidden", "Widths of the hidden layers of the mlp.")
     optimiser: str | None = option("training.optimiser", "Optimiser.")
     epochs: int | None = option("training.epochs", "Passes over the training rows.")
@@ -116,6 +135,13 @@ class TrainingOptions:
     weight_decay: float | None = option("training.weight_decay", "Weight decay.")
     momentum: float | None = option("training.momentum", "Momentum of sgd.")
     warmup: float | None = option("training.warmup", "Share of the steps in which the learning rate rises.")
+    augmentation: list[str] | None = option(
+        "training.augmentation", f"Random changes of images, in order, as in rotation=10: {_augmentations()}."
+    )
+    normalisation: str | None = option(
+        "training.normalisation", "Of images: auto takes the mean and spread of the training rows."
+    )
+    precision: str | None = option("training.precision", "Of the model; the loss is always in float32.")
     device: str | None = option("device", "Where to train; auto is the CPU for small models.")
 
 
@@ -142,6 +168,8 @@ def plan(sources: Sequence[str], *sections: Any) -> Plan:
         InputError: each mistake on a line, which names the option or the key of the file.
     """
     options, flags = _gathered(sections)
+    if len(sources) == 1 and holds_tables(Path(sources[0])):
+        sources = _tables(sources[0], options.setdefault("data", {}))
     source = sources[0] if sources else ""
     files = [each for each in sources if each.lower().endswith(".toml")]
     if files and len(sources) > 1:
@@ -160,6 +188,25 @@ def plan(sources: Sequence[str], *sections: Any) -> Plan:
         raise InputError("\n".join(_named(mistake, flags) for mistake in mistakes)) from error
     except OSError as error:
         raise InputError(f"{source}: {error.strerror}") from error
+
+
+def holds_tables(folder: Path) -> bool:
+    """Whether a path is a folder with a table in it: a collection of data sets."""
+    from infoloss.data.tables import SUFFIXES
+
+    return folder.is_dir() and any(each.name.lower().endswith(SUFFIXES) for each in folder.iterdir())
+
+
+def _tables(folder: str, data: dict[str, Any]) -> list[str]:
+    """The tables of a folder that can be learnt from; why the others cannot is said."""
+    from infoloss.data import collection
+
+    data.setdefault("target", "target")
+    with reading():
+        found = collection(folder, target=data["target"])
+    for name, why in found.left_out.items():
+        print(f"note: {name} is left out: {why}", file=sys.stderr)
+    return [str(member.path) for member in found.members]
 
 
 HERE = "command line"

@@ -93,6 +93,7 @@ def best(analysis: Analysis) -> LossResult:
 def recipe(analysis: Analysis) -> str:
     """Why a loss is the one to use, and two lines of Python that use it."""
     from infoloss import parse
+    from infoloss.study.own_losses import is_own
 
     loss = best(analysis)
     if loss.baseline:
@@ -102,6 +103,9 @@ def recipe(analysis: Analysis) -> str:
         why = f"{why}; the baseline stays:"
     else:
         why = f"{loss.label} predicts better labels than {analysis.baseline}:"
+    if is_own(loss.expression):
+        module, _, function = loss.expression.partition("#")[0].partition(":")
+        return f"{why}\n\n    from {module} import {function}  # {function}(logits, target)"
     bound, note = "", "  # loss(logits, target)"
     if names := sorted(parse(loss.expression).unbound):
         bound = f".bind({', '.join(f'{name}={name}' for name in names)})"

@@ -9,9 +9,11 @@ import numpy as np
 from infoloss.data.assembly import dataset
 from infoloss.data.columns import Column, array, categorical, column, joined
 from infoloss.data.dataset import Dataset
-from infoloss.data.features import Features, from_matrix
+from infoloss.data.features import from_matrix
+from infoloss.data.images import images
+from infoloss.data.inputs import Inputs
 from infoloss.data.roles import Roles, picked
-from infoloss.data.sources import FRACTIONS
+from infoloss.data.splits import FRACTIONS
 
 __all__ = ["from_arrays"]
 
@@ -30,7 +32,8 @@ def from_arrays(
     """A data set from arrays, tensors or data frames (pandas, polars).
 
     Args:
-        X: (N, P) numbers, nan for missing, (N, …) is flattened; or a frame of named columns.
+        X: (N, P) numbers, nan for missing; (N, H, W), (N, C, H, W) or (N, H, W, C) images, whose bytes stay
+            bytes; or a frame of named columns.
         y: (N,) labels: whole numbers, text or booleans; or the name of a column of the frame (default as in
             `load`).
         name: as the report should call it.
@@ -70,27 +73,28 @@ def from_arrays(
 
 def _features(
     X: Any, y: Any, named: dict[str, str], test: tuple[Any, Any] | None
-) -> tuple[Features, dict[str, Column], str, tuple[str, ...]]:
-    """Features, the columns that have a role, the target's name, notes; test rows last."""
+) -> tuple[Inputs, dict[str, Column], str, tuple[str, ...]]:
+    """Inputs, the columns that have a role, the target's name, notes; test rows last."""
     if hasattr(X, "columns"):
         return _from_frame(X, y, named, test)
     if named or y is None or isinstance(y, str):
         role, value = next(iter(named.items()), ("y", y))
         raise ValueError(f"{role}={value!r} names a column, but X is no data frame but a {type(X).__name__}")
-    matrix, notes = _matrix(X, "X")
-    target = _vector(y, "y", len(matrix))
+    values = _numeric(X, "X")
+    target = _vector(y, "y", len(values))
     if test is not None:
-        other, _ = _matrix(test[0], "the test X")
-        if other.shape[1] != matrix.shape[1]:
-            raise ValueError(f"X has {matrix.shape[1]} features, the test X {other.shape[1]}")
+        other = _numeric(test[0], "the test X")
+        if other.shape[1:] != values.shape[1:]:
+            raise ValueError(f"a row of X has shape {values.shape[1:]}, of the test X {other.shape[1:]}")
         target = joined(target, _vector(test[1], "the test y", len(other)), "y")
-        matrix = np.concatenate([matrix, other])
-    return from_matrix(matrix), {"target": target}, str(getattr(y, "name", None) or "y"), notes
+        values = np.concatenate([values, other])
+    inputs, notes = (from_matrix(values), ()) if values.ndim == 2 else images(values)
+    return inputs, {"target": target}, str(getattr(y, "name", None) or "y"), notes
 
 
 def _from_frame(
     X: Any, y: Any, named: dict[str, str], test: tuple[Any, Any] | None
-) -> tuple[Features, dict[str, Column], str, tuple[str, ...]]:
+) -> tuple[Inputs, dict[str, Column], str, tuple[str, ...]]:
     inside = y is None or isinstance(y, str)
     columns = _frame(X)
     labels = None if inside else _vector(y, "y", len(X))
@@ -116,18 +120,19 @@ def _frame(frame: Any) -> dict[str, Column]:
     return {str(name): column(array(frame[name]), str(name)) for name in frame.columns}
 
 
-def _matrix(X: Any, what: str) -> tuple[np.ndarray, tuple[str, ...]]:
+def _numeric(X: Any, what: str) -> np.ndarray:
+    """(N, …) numbers, with rows and features."""
     values = array(X)
     if values.ndim < 2:
         raise ValueError(f"{what} has shape {values.shape}; expected (rows, features)")
     if not values.size:
         raise ValueError(f"{what} has shape {values.shape}; expected rows and features")
     if values.dtype.kind == "O":  # numbers with None among them
-        values = np.stack([_numbers(entries, what) for entries in values.reshape(len(values), -1).T], axis=1)
+        flat = [_numbers(entries, what) for entries in values.reshape(len(values), -1).T]
+        values = np.stack(flat, axis=1).reshape(values.shape)
     if values.dtype.kind not in "fiub":
         raise TypeError(f"{what} has type {values.dtype}; expected numbers, or a data frame for text columns")
-    notes = () if values.ndim == 2 else (f"features of shape {values.shape[1:]} are flattened",)
-    return values.reshape(len(values), -1), notes
+    return values
 
 
 def _numbers(entries: np.ndarray, what: str) -> np.ndarray:

@@ -7,19 +7,37 @@ import numpy as np
 from infoloss.data.columns import Categorical, Column, codes, missing
 from infoloss.data.dataset import Dataset
 from infoloss.data.features import Features, listing
+from infoloss.data.inputs import Inputs
 from infoloss.data.names import counted
+from infoloss.data.parts import part
 from infoloss.data.roles import Roles
 from infoloss.data.splits import PARTS, SplitRule, fractions
 
 __all__ = ["dataset"]
 
-_PART_NAMES = {
-    "train": 0, "training": 0, "validation": 1, "valid": 1, "val": 1, "dev": 1, "test": 2, "testing": 2,
-}  # fmt: skip
+
+def dataset(name: str, inputs: Inputs, roles: Roles, *, source: str, notes: tuple[str, ...]) -> Dataset:
+    """The data set of these inputs and roles; raises where they cannot be learnt from."""
+    if isinstance(inputs, Features):
+        _check_finite(inputs)
+    target, classes = _labels(roles.target, roles.target_name)
+    rule = _rule(roles)
+    inputs, dropped = _useful(inputs) if isinstance(inputs, Features) else (inputs, ())
+    made = Dataset(
+        name=name,
+        features=inputs,
+        target=target,
+        classes=classes,
+        rule=rule,
+        sample_weight=_weights(roles.sample_weight),
+        notes=(*notes, *dropped, *inputs.notes()),
+        source=source,
+    )
+    _check_classes(made, roles.target_name)
+    return made
 
 
-def dataset(name: str, features: Features, roles: Roles, *, source: str, notes: tuple[str, ...]) -> Dataset:
-    """The data set of these features and roles; raises where they cannot be learnt from."""
+def _check_finite(features: Features) -> None:
     infinite = features.infinite()
     if infinite is not None:
         row, column = infinite
@@ -27,21 +45,6 @@ def dataset(name: str, features: Features, roles: Roles, *, source: str, notes: 
             f"column {column!r} is infinite in row {row} (counted from 0); expected finite numbers, "
             "or an empty field for a missing value"
         )
-    target, classes = _labels(roles.target, roles.target_name)
-    rule = _rule(roles)
-    features, dropped = _useful(features)
-    made = Dataset(
-        name=name,
-        features=features,
-        target=target,
-        classes=classes,
-        rule=rule,
-        sample_weight=_weights(roles.sample_weight),
-        notes=(*notes, *dropped, *features.notes()),
-        source=source,
-    )
-    _check_classes(made, roles.target_name)
-    return made
 
 
 def _labels(labels: Column, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -88,6 +91,8 @@ def _useful(features: Features) -> tuple[Features, tuple[str, ...]]:
     )
     if not useful.names:
         why = "; ".join(notes) or "the table has no column beside the target"
+        if identifiers & set(features.categorical_names):
+            why += '; is it free text? text="hashed" reads it'
         raise ValueError(f"no feature is left to learn from: {why}")
     return useful, notes
 
@@ -112,6 +117,8 @@ def _shares(text: str | None, assignment: np.ndarray | None) -> tuple[float, flo
     if assignment is None:
         train, validation, test = fractions(text)
         return (train, validation, test)
+    if (assignment == 1).any():
+        raise ValueError(f"split={text!r}, but the data say themselves which rows train, validate and test")
     train, validation = fractions(text, parts=2)
     return (train, validation, 0.0)
 
@@ -119,14 +126,17 @@ def _shares(text: str | None, assignment: np.ndarray | None) -> tuple[float, flo
 def _assignment(parts: Column) -> np.ndarray:
     if not isinstance(parts, Categorical) or (parts.codes < 0).any():
         raise ValueError("the split column must name train, validation or test in every row")
-    wrong = [name for name in parts.categories if name.strip().lower() not in _PART_NAMES]
+    meant = {name: part(name) for name in parts.categories}
+    wrong = [name for name, found in meant.items() if found is None]
     if wrong:
         raise ValueError(f"the split column holds {wrong[0]!r}; expected train, validation or test")
-    number = np.array([_PART_NAMES[name.strip().lower()] for name in parts.categories])
+    number = np.array([PARTS.index(found) for found in meant.values() if found is not None])
     assignment = number[parts.codes]
-    for part in (0, 2):
-        if not (assignment == part).any():
-            raise ValueError(f"the split column names no {PARTS[part]} row; expected train and test at least")
+    for needed in (0, 2):
+        if not (assignment == needed).any():
+            raise ValueError(
+                f"the split column names no {PARTS[needed]} row; expected train and test at least"
+            )
     return np.asarray(assignment)
 
 

@@ -38,6 +38,16 @@ class Features:
         return self.numeric_names + self.categorical_names
 
     @property
+    def categories(self) -> tuple[tuple[str, ...], ...]:
+        """Names of the categories of every categorical column."""
+        return tuple(column.categories for column in self.categorical)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(F,), the columns of `encoded`."""
+        return (len(self.encoded_names),)
+
+    @property
     def encoded_names(self) -> tuple[str, ...]:
         """Names of the columns of `encoded`, one per column."""
         indicators = (

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-__all__ = ["PARTS", "Split", "SplitRule", "fractions"]
+__all__ = ["FRACTIONS", "PARTS", "Split", "SplitRule", "drawn_keys", "fractions", "split_of"]
 
 PARTS = ("train", "validation", "test")
+
+FRACTIONS = re.compile(r"[\d.\s]+(/[\d.\s]+)+")
+"""Text that gives fractions and names no column."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,15 +98,25 @@ def split(rule: SplitRule, target: np.ndarray, seed: int) -> Split:
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"seed={seed!r}; expected a whole number, 0 or more")
     train, validation, test = (part.astype(np.int64) for part in rule.parts(target, int(seed)))
+    return split_of(train, validation, test, int(seed))
+
+
+def split_of(train: np.ndarray, validation: np.ndarray, test: np.ndarray, seed: int) -> Split:
+    """The split into these rows."""
     digest = hashlib.sha256()
     for part in (train, validation, test):
         digest.update(np.int64(len(part)).astype("<i8").tobytes() + part.astype("<i8").tobytes())
-    return Split(train, validation, test, int(seed), digest.hexdigest())
+    return Split(train, validation, test, seed, digest.hexdigest())
+
+
+def drawn_keys(rows: int, seed: int, stream: int) -> np.ndarray:
+    """(rows,) random uint64, the same for the same seed and stream."""
+    # Raw bits of a bit generator are stable over NumPy versions; those of Generator methods are not.
+    return np.asarray(np.random.PCG64(np.random.SeedSequence([seed, stream])).random_raw(rows))
 
 
 def _keys(rows: int, seed: int) -> np.ndarray:
-    # Raw bits of a bit generator are stable over NumPy versions; those of Generator methods are not.
-    return np.asarray(np.random.PCG64(np.random.SeedSequence([seed, 0x5B117])).random_raw(rows))
+    return drawn_keys(rows, seed, 0x5B117)
 
 
 def _stratified(target: np.ndarray, wanted: np.ndarray, keys: np.ndarray) -> np.ndarray:

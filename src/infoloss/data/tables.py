@@ -1,4 +1,4 @@
-"""Tables in text files: comma, semicolon or tab separated, plain or gzipped."""
+"""Tables in files: text (comma, semicolon or tab separated, plain or gzipped) and Parquet."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from infoloss.data.columns import Categorical, Column
+from infoloss.data.columns import Categorical, Column, column, joined
 
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["MISSING", "SUFFIXES", "Table", "read_table"]
+__all__ = ["MISSING", "SUFFIXES", "Table", "read_column", "read_table"]
 
-SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
 
 MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "?", "#N/A")
 """Fields that are read as missing."""
@@ -35,32 +35,107 @@ class Table:
 def read_table(path: str | Path, *, test: str | Path | None = None) -> tuple[Table, int]:
     """A table with a header line, and its number of rows; those of `test` follow, if given.
 
-    A column whose fields are all numbers (or missing) holds numbers, one of ISO dates holds seconds since
-    1970, any other holds categories. Fields in `MISSING` are missing.
+    Of a text file, a column whose fields are all numbers (or missing) holds numbers, one of ISO dates holds
+    seconds since 1970, any other holds categories. Fields in `MISSING` are missing. Columns of a Parquet file
+    are what they are; one of lists of numbers (embeddings) gives a column for each place.
 
     Raises:
         ValueError: the file is missing, empty, ragged or repeats a column name; a column of the first file
             is not in the test file.
     """
+    if _is_parquet(path) or (test is not None and _is_parquet(test)):
+        return _typed_table(Path(path), test if test is None else Path(test))
     frame, notes = _fields(Path(path))
     rows = frame.height
     if test is not None:
         frame, said = _joined(frame, Path(test), Path(path))
         notes += said
+    table = _table(frame)
+    return Table(table.columns, notes + table.notes), rows
+
+
+def read_column(path: str | Path, name: str) -> Column:
+    """One column of a table.
+
+    Raises:
+        ValueError: as `read_table`, or no such column.
+    """
+    path = Path(path)
+    if _is_parquet(path):
+        columns = _of_one_file(path).columns
+    else:
+        frame, _ = _fields(path)
+        columns = _table(frame.select(column for column in frame.columns if column == name)).columns
+    if name not in columns:
+        raise ValueError(f"no column {name!r}")
+    return columns[name]
+
+
+def _table(frame: pl.DataFrame) -> Table:
+    """Of text fields."""
     columns = {}
+    notes: tuple[str, ...] = ()
     for series in frame.get_columns():
         columns[series.name], said = _column(series)
         notes += said
+    return Table(columns, notes)
+
+
+def _is_parquet(path: str | Path) -> bool:
+    return Path(path).suffix.lower() == ".parquet"
+
+
+def _typed_table(path: Path, test: Path | None) -> tuple[Table, int]:
+    """A table at least one file of which is Parquet: types are found file by file."""
+    table = _of_one_file(path)
+    rows = len(next(iter(table.columns.values())))
+    if test is None:
+        return table, rows
+    other = _of_one_file(test)
+    notes = table.notes + other.notes + _compared(list(table.columns), list(other.columns), test, path)
+    columns = {name: joined(values, other.columns[name], name) for name, values in table.columns.items()}
     return Table(columns, notes), rows
+
+
+def _of_one_file(path: Path) -> Table:
+    if not _is_parquet(path):
+        frame, notes = _fields(path)
+        table = _table(frame)
+        return Table(table.columns, notes + table.notes)
+    pl = _polars()
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    try:
+        frame = pl.read_parquet(path)
+    except pl.exceptions.ComputeError as error:
+        raise ValueError(f"{path} is no Parquet file: {error}") from None
+    if not (frame.height and frame.width):
+        raise ValueError(f"{path} is empty; expected columns and rows")
+    frame = frame.with_columns(pl.selectors.decimal().cast(pl.Float64))
+    columns: dict[str, Column] = {}
+    for series in frame.get_columns():
+        columns |= _typed_columns(series)
+    return Table(columns)
+
+
+def _typed_columns(series: pl.Series) -> dict[str, Column]:
+    """The column; one for each place of a column of lists (embeddings)."""
+    name = series.name
+    if not series.dtype.is_nested():
+        return {name: column(series.to_numpy(), name)}
+    wide = f"column {name!r} has type {series.dtype}; expected numbers, text, dates or lists of one length"
+    try:
+        lists = np.array(series.to_list(), np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(wide) from None
+    if lists.ndim != 2:
+        raise ValueError(wide)
+    return {f"{name}[{place}]": values for place, values in enumerate(lists.T)}
 
 
 def _fields(path: Path) -> tuple[pl.DataFrame, tuple[str, ...]]:
     """All fields as text."""
-    try:
-        import polars as pl
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError("reading tables needs polars: pip install 'infoloss[study]'") from None
-
+    pl = _polars()
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     separator, notes = _separator(path)
@@ -88,6 +163,14 @@ def _fields(path: Path) -> tuple[pl.DataFrame, tuple[str, ...]]:
     if not frame.height:
         raise ValueError(f"{path} has a header line but no rows")
     return frame, notes
+
+
+def _polars() -> Any:
+    try:
+        import polars
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("reading tables needs polars: pip install 'infoloss[study]'") from None
+    return polars
 
 
 def _separator(path: Path) -> tuple[str, tuple[str, ...]]:
@@ -123,15 +206,19 @@ def _joined(frame: pl.DataFrame, test: Path, first: Path) -> tuple[pl.DataFrame,
     import polars as pl
 
     other, notes = _fields(test)
-    absent = [name for name in frame.columns if name not in other.columns]
-    if absent:
-        raise ValueError(
-            f"{test} lacks column {absent[0]!r} of {first}; it has {', '.join(other.columns[:20])}"
-        )
-    extra = [name for name in other.columns if name not in frame.columns]
-    if extra:
-        notes += (f"columns of {test.name} that {first.name} lacks are not used: {', '.join(extra[:8])}",)
+    notes += _compared(frame.columns, other.columns, test, first)
     return pl.concat([frame, other.select(frame.columns)]), notes
+
+
+def _compared(names: list[str], others: list[str], test: Path, first: Path) -> tuple[str, ...]:
+    """Notes on columns that are not used; raises where the test table lacks one."""
+    absent = [name for name in names if name not in others]
+    if absent:
+        raise ValueError(f"{test} lacks column {absent[0]!r} of {first}; it has {', '.join(others[:20])}")
+    extra = [name for name in others if name not in names]
+    if not extra:
+        return ()
+    return (f"columns of {test.name} that {first.name} lacks are not used: {', '.join(extra[:8])}",)
 
 
 def _column(series: pl.Series) -> tuple[Column, tuple[str, ...]]:

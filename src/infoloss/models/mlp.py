@@ -4,25 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import prod
 
 from torch import nn
 
 __all__ = ["mlp"]
 
 
-def mlp(*, features: int, classes: int, hidden: Sequence[int] = (256,)) -> nn.Module:
-    """Affine maps with ReLU between them: (N, F) to (N, C).
+def mlp(
+    *,
+    classes: int,
+    input_shape: tuple[int, ...],
+    hidden: Sequence[int] = (256,),
+    batch_norm: bool = False,
+) -> nn.Module:
+    """Affine maps with ReLU between them: (N, F) to (N, C); an image is read as one long row.
 
     Args:
-        features: width F of a row.
         classes: number C of logits.
+        input_shape: of a row.
         hidden: widths of the hidden layers, in order.
+        batch_norm: whether batch normalisation stands before every affine map, as in the tabular study of
+            squentropy (Hui, Belkin, Wright, arXiv 2302.03952: ``hidden=(256, 256, 256)``).
+
+    Raises:
+        ValueError: a width that is not positive.
 
     Example:
-        >>> [tuple(p.shape) for p in mlp(features=4, classes=3, hidden=(5,)).parameters()]
+        >>> [tuple(p.shape) for p in mlp(input_shape=(4,), classes=3, hidden=(5,)).parameters()]
         [(5, 4), (5,), (3, 5), (3,)]
     """
-    layers: list[nn.Module] = []
-    for width, next_width in pairwise((features, *hidden)):
+    if any(width < 1 for width in hidden):
+        raise ValueError(f"hidden must hold positive widths, got {list(hidden)}")
+    widths = (prod(input_shape), *hidden, classes)
+    layers: list[nn.Module] = [nn.Flatten()] if len(input_shape) > 1 else []
+    for width, next_width in pairwise(widths):
+        layers += [nn.BatchNorm1d(width)] if batch_norm else []
         layers += [nn.Linear(width, next_width), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear((features, *hidden)[-1], classes))
+    return nn.Sequential(*layers[:-1])

@@ -13,7 +13,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from infoloss.data import Dataset, load
+from infoloss.data import Dataset
 from infoloss.study.across import Across, across
 from infoloss.study.analysis import Analysis, analyse
 from infoloss.study.canonical import sha256
@@ -58,9 +58,7 @@ class CollectionAnalysis:
 
 def datasets(plan: Plan) -> Iterable[Dataset]:
     """The data sets of a plan's collection, each loaded when its turn comes."""
-    for member in plan.collection or (plan.data,):
-        options = member.model_dump()
-        yield load(options.pop("source"), **options)
+    return (member.dataset() for member in plan.collection or (plan.data,))
 
 
 def collection_name(plan: Plan, sets: Iterable[Dataset]) -> str:

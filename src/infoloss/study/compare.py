@@ -81,8 +81,8 @@ def compare(
     choose from; the test rows are read once a run. What the folder already has is not run again.
 
     Args:
-        X_or_train: (N, P) features (array, tensor, data frame); or a ``Dataset``, or what
-            ``infoloss.data.load`` takes ("digits", a path); or your training: ``train(criterion, seed)``
+        X_or_train: (N, P) features (array, tensor, data frame) or (N, C, H, W) images; or a ``Dataset``, or
+            what ``infoloss.data.load`` takes ("digits", a path); or your training: ``train(criterion, seed)``
             returning (validation_logits, validation_target, test_logits, test_target), or a mapping with
             these names and perhaps ``test_rows``, which tells test examples of different seeds apart. The
             global generators are seeded before each call. Where it takes ``learning_rate``, it is tuned.
@@ -168,8 +168,7 @@ def run(
         StoreError: the folder is in use, or cannot be written.
     """
     if dataset is None:
-        options = plan.data.model_dump()
-        dataset = load(options.pop("source"), **options)
+        dataset = plan.data.dataset()
     design = settled(plan, dataset)
     design = replace(design, command=command, notes=_notes(design, dataset))
     path = Path(design.name if folder is None else folder)

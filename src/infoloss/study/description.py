@@ -11,7 +11,7 @@ from infoloss.study.inference import alpha_at
 if TYPE_CHECKING:
     from infoloss.study.findings import Findings
 
-__all__ = ["data", "environment", "formula", "notes", "protocol", "title"]
+__all__ = ["data", "environment", "formula", "model", "notes", "protocol", "title"]
 
 _NUMBERS = [
     "no",
@@ -56,7 +56,9 @@ def data(design: Design) -> dict[str, str]:
         smallest, largest = rows.index(min(rows)), rows.index(max(rows))
         facts |= {
             "rows": f"{about['rows']:,}",
-            "features": f"{about['features']:,}",
+            "features": " × ".join(map(str, about["input_shape"]))
+            if len(about.get("input_shape", ())) > 1
+            else f"{about['features']:,}",
             "classes": str(len(names)),
             "smallest class": f"{names[smallest]}, {min(rows):,} rows",
             "largest class": f"{names[largest]}, {max(rows):,} rows",
@@ -110,15 +112,66 @@ def _training(design: Design) -> dict[str, str]:
     training = design.training
     momentum = f", momentum {training['momentum']:g}" if "momentum" in training else ""
     name = {"adamw": "AdamW", "sgd": "SGD"}[training["optimiser"]]
-    model = design.model["name"]
-    hidden = f", hidden {' × '.join(map(str, design.model['hidden']))}, ReLU" if model == "mlp" else ""
     return {
-        "model": {"mlp": "multilayer perceptron", "linear": "linear"}[model] + hidden,
+        "model": model(design),
         "optimiser": f"{name}{momentum}, weight decay {training['weight_decay']:g}, "
         f"batches of {training['batch_size']}, {training['warmup']:.0%} warm-up, then cosine to 0",
         "epochs": str(training["epochs"]),
-        "precision": f"float32 on {design.device}",
+        "precision": f"{training.get('precision', 'float32')} on {design.device}",
+        **_images(training),
     }
+
+
+def _images(training: Mapping[str, Any]) -> dict[str, str]:
+    """Augmentation and normalisation, where there are any."""
+    found = {}
+    if training.get("augmentation"):
+        found["augmentation"] = ", ".join(training["augmentation"])
+    asked = training.get("normalisation", "auto")
+    if isinstance(asked, Mapping):
+        found["normalisation"] = (
+            f"mean {_numbers(asked['mean'])}, standard deviation {_numbers(asked['std'])}"
+        )
+    elif asked != "auto":
+        found["normalisation"] = asked
+    return found
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+_MODELS = {
+    "linear": "linear",
+    "mlp": "multilayer perceptron",
+    "convnet": "convolutional network",
+    "keras_cifar10": "the convolutional network of Keras's CIFAR-10 comparison",
+    "vgg5": "VGG-5",
+    "spinal_vgg": "Spinal-VGG",
+    "vgg11_bn": "VGG-11 with batch normalisation",
+    "resnet20": "ResNet-20",
+    "resnet32": "ResNet-32",
+    "resnet18": "ResNet-18",
+    "embedding_bag": "bag of embeddings",
+}
+
+
+def model(design: Design) -> str:
+    """``"multilayer perceptron, hidden 256 × 64"``: the model's name in words, and its options."""
+    name = design.model["name"]
+    options = [
+        _option(key, value)
+        for key, value in design.model.items()
+        if key not in ("name", "source") and value is not False
+    ]
+    return ", ".join([_MODELS.get(name, name), *options])
+
+
+def _option(key: str, value: Any) -> str:
+    words = key.replace("_", " ")
+    if value is True:
+        return words
+    return f"{words} {' × '.join(map(str, value)) if isinstance(value, list) else value}"
 
 
 def _tuning(design: Design, metric: str) -> str:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from math import prod
 from typing import Any
 
 import numpy as np
 import torch
 
 from infoloss.data import Dataset
+from infoloss.models import build
+from infoloss.named import is_named, named
 from infoloss.study.canonical import sha256
-from infoloss.study.plan import Loss, Plan, PlanError, Training
+from infoloss.study.fingerprint import fingerprint
+from infoloss.study.own_losses import designed, is_own
+from infoloss.study.plan import Loss, Model, Plan, PlanError, Training
 from infoloss.study.runs import PROTOCOL
+from infoloss.training import Classifier, augmentation, normalisation
+from infoloss.training.augmentation import augmented, random_numbers
 
 __all__ = ["Arm", "Design", "DesignError", "default_losses", "settled", "uneven"]
 
@@ -170,43 +177,84 @@ def settled(plan: Plan, dataset: Dataset) -> Design:
     """The design of a plan for this data set.
 
     Raises:
-        PlanError: a loss that cannot be trained on these classes, or two of the same.
+        PlanError: a loss that cannot be trained on these classes, or two of the same; a model that cannot be
+            made for rows of this shape.
     """
     counts = np.bincount(dataset.target, minlength=len(dataset.classes))
-    by_classes = "balanced_accuracy" if uneven(counts) else "accuracy"
+    learnt = _learnt(dataset, counts)
+    by_classes = "balanced_accuracy" if uneven(counts) or uneven(learnt) else "accuracy"
     metric = by_classes if plan.metric == "auto" else plan.metric
     count = SEEDS_OF_A_SMALL_TABLE if len(dataset.target) < SMALL_TABLE else SEEDS_OF_A_LARGE_TABLE
-    losses = plan.losses or tuple(Loss(expression=text) for text in default_losses(counts))
+    losses = plan.losses or tuple(Loss(expression=text) for text in default_losses(learnt))
     seeds = plan.seeds or tuple(range(count))
     if plan.tuning.enabled and set(seeds) & set(plan.tuning.seeds):
         shared = sorted(set(seeds) & set(plan.tuning.seeds))
         raise PlanError([f"the seeds {shared} both tune and compare; give tuning.seeds of their own"])
+    rows = np.array(dataset.arrays(dataset.split(0)).features[:2])
+    model, unseen = _model(plan.model, dataset, rows)
     return Design(
         data={
             "name": dataset.name,
             "sha256": dataset.sha256,
             "rows": len(dataset.target),
-            "features": len(dataset.arrays(dataset.split(0)).feature_names),
+            "features": prod(dataset.input_shape),
+            "input_shape": list(dataset.input_shape),
+            "vocabulary": dataset.vocabulary,
             "classes": list(dataset.classes),
             "class_rows": counts.tolist(),
             "source": dataset.source,
             "resampled": dataset.resampled,
         },
-        model={"name": plan.model.name, **plan.model.options()},
-        arms=arms(losses, plan.baseline, classes=len(counts), known=frozenset({"counts", "prior"})),
+        model=model,
+        arms=arms(
+            losses,
+            plan.baseline,
+            classes=len(counts),
+            known=frozenset({"counts", "prior"}),
+            weighted=dataset.sample_weight is not None,
+        ),
         seeds=seeds,
         tuned=plan.tuning.enabled,
         tuning_seeds=plan.tuning.seeds if plan.tuning.enabled else (),
         learning_rates=learning_rates(plan),
-        training=_training(plan.training),
+        training=_training(plan.training, rows),
         metric=metric,
         labels_metric=by_classes if metric == "nll" else metric,
         margins={"labels": plan.margins.labels, "nll": plan.margins.nll},
         device="cpu" if plan.device == "auto" else plan.device,
-        notes=dataset.notes,
+        notes=(*dataset.notes, *unseen),
         trials=plan.tuning.trials,
         looks=looks(plan, len(seeds)),
     )
+
+
+def _learnt(dataset: Dataset, counts: np.ndarray) -> np.ndarray:
+    """Rows of each class as a loss meets them: all, or the training rows where they were made uneven."""
+    if dataset.alteration.imbalance == 1:
+        return counts
+    return np.bincount(dataset.target[dataset.split(0).train], minlength=len(counts))
+
+
+def _model(plan: Model, dataset: Dataset, rows: np.ndarray) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Name and options, tried on two rows; of the user's own the fingerprint too, and what it lacks."""
+    options = plan.options()
+    classes = len(dataset.classes)
+    if options.get("vocabulary", 0) is None:
+        options["vocabulary"] = dataset.vocabulary
+    try:
+        made = build(plan.name, classes=classes, input_shape=rows.shape[1:], seed=0, **options)
+    except Exception as error:
+        raise PlanError([f"model: {error}"]) from error
+    try:
+        with torch.no_grad():
+            Classifier(made, classes=classes).eval()(torch.from_numpy(rows))
+    except Exception as error:
+        what = "token ids, which embedding_bag reads" if dataset.vocabulary else f"rows of type {rows.dtype}"
+        raise PlanError([f"model: {plan.name} cannot read {what}: {error}"]) from error
+    if not is_named(plan.name) or plan.name.startswith(("timm:", "hf:")):
+        return {"name": plan.name, **options}, ()
+    print_ = fingerprint(named(plan.name))
+    return {"name": plan.name, **options, "source": print_.sha256}, print_.notes
 
 
 def looks(plan: Plan, seeds: int) -> tuple[int, ...]:
@@ -234,7 +282,12 @@ def learning_rates(plan: Plan) -> tuple[float, ...]:
 
 
 def arms(
-    losses: Sequence[Loss], baseline: Loss, *, classes: int | None, known: frozenset[str]
+    losses: Sequence[Loss],
+    baseline: Loss,
+    *,
+    classes: int | None,
+    known: frozenset[str],
+    weighted: bool = False,
 ) -> tuple[Arm, ...]:
     """The baseline, then the losses in their order.
 
@@ -243,12 +296,18 @@ def arms(
         baseline: as written.
         classes: C, where it is known before training.
         known: names that the data will bind.
+        weighted: whether the rows have weights.
 
     Raises:
         PlanError: a loss twice, two with one label, a regulariser alone, or a name without a value.
     """
-    found = [Arm(loss.name, _checked(loss, classes, known)) for loss in losses]
-    first = Arm(baseline.name, _checked(baseline, classes, known))
+
+    def made(loss: Loss) -> Arm:
+        if is_named(loss.expression):
+            return Arm(loss.name, _own(loss, classes, known, weighted))
+        return Arm(loss.name, _checked(loss, classes, known))
+
+    found, first = [made(loss) for loss in losses], made(baseline)
     same = [arm for arm in found if arm.expression == first.expression]
     others = [arm for arm in found if arm.expression != first.expression]
     for index, arm in enumerate(others):
@@ -271,6 +330,15 @@ def _refuse_equal_labels(result: Sequence[Arm]) -> None:
                 raise PlanError(
                     [f"losses: {arm.label!r} names both {earlier.expression} and {arm.expression}"]
                 )
+
+
+def _own(loss: Loss, classes: int | None, known: frozenset[str], weighted: bool) -> str:
+    """The text of the user's own term or function."""
+    try:
+        text = designed(loss.expression, classes=classes, weighted=weighted)
+    except (ValueError, ImportError) as error:
+        raise PlanError([f"losses: {loss.name!r}: {error}"]) from error
+    return text if is_own(text) else _checked(Loss(expression=text, label=loss.name), classes, known)
 
 
 def _checked(loss: Loss, classes: int | None, known: frozenset[str]) -> str:
@@ -300,10 +368,17 @@ def _checked(loss: Loss, classes: int | None, known: frozenset[str]) -> str:
     return str(term)
 
 
-def _training(training: Training) -> dict[str, Any]:
-    values = training.model_dump(exclude={"learning_rate"})
+def _training(training: Training, rows: np.ndarray) -> dict[str, Any]:
+    """As JSON has it, once augmentation and normalisation have been tried on two rows."""
+    values = training.model_dump(mode="json", exclude={"learning_rate"})
     if training.optimiser != "sgd":
         del values["momentum"]
+    features = torch.tensor(rows)
+    try:
+        augmented(features, [augmentation(text) for text in training.augmentation], random_numbers(0, 0))
+        normalisation(values["normalisation"], features)
+    except (ValueError, RuntimeError) as error:
+        raise PlanError([f"training: {error}"]) from error
     return values
 
 

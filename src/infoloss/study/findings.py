@@ -15,6 +15,7 @@ from infoloss.study.archive import Archive, Record
 from infoloss.study.design import Arm, Design
 from infoloss.study.headline import headline
 from infoloss.study.inference import Cell, Paired, judge
+from infoloss.study.own_losses import is_own, term_of
 from infoloss.study.references import REFERENCES
 from infoloss.study.scored import Scored
 from infoloss.study.store import COSTS
@@ -230,15 +231,13 @@ def _examples(runs: Sequence[Scored]) -> tuple[np.ndarray, ...] | None:
 
 
 def _result(findings: Findings, arm: Arm) -> LossResult:
-    from infoloss import parse
-
     made, runs, scored = findings.choices[arm], findings.finals[arm], findings.scored[arm]
     search = _search(findings, arm)
     expression = search.expression if search else arm.expression
     done = list(scored.values())
     decisions = [(run.target, run.decision) for run in done]
     classes = done[0].classes if done else 0
-    entries = parse(expression).entries
+    entries = () if is_own(expression) else term_of(expression).entries
     return LossResult(
         label=arm.label,
         expression=expression,
@@ -348,4 +347,5 @@ def _references(findings: Findings) -> tuple[Reference, ...]:
             ),
         )
         for name, runs in findings.references.items()
+        if runs
     )

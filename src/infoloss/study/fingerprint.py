@@ -11,6 +11,12 @@ from typing import Any
 __all__ = ["Fingerprint", "fingerprint"]
 
 
+_FOREIGN = {
+    *("torch", "numpy", "infoloss", "sklearn", "scipy", "pandas", "polars", "timm", "transformers"),
+    *("torchvision", "builtins"),
+}
+
+
 class Fingerprint:
     """A hash that grows; ``unseen`` names what it could not look into."""
 
@@ -22,6 +28,14 @@ class Fingerprint:
     @property
     def sha256(self) -> str:
         return self._digest.hexdigest()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A warning about what was not looked into, if anything."""
+        if not self.unseen:
+            return ()
+        listed = ", ".join(self.unseen)
+        return (f"changes inside {listed} are not seen: choose another folder after such a change",)
 
     def add(self, name: str, value: Any) -> None:
         """Adds a value: numbers, text, arrays and frames by content, functions and classes by source."""
@@ -53,6 +67,8 @@ class Fingerprint:
         elif isinstance(value, types.MethodType):
             self.add(name, value.__func__)
             self.add(f"{name}.__self__", value.__self__)
+        elif isinstance(value, type) and not _foreign(value):
+            self._add_class(value)
         elif isinstance(value, type | types.BuiltinFunctionType) or _foreign(value):
             self._write(value.__module__ or "", getattr(value, "__qualname__", ""), _source(value))
         elif hasattr(value, "__dict__"):
@@ -67,6 +83,14 @@ class Fingerprint:
         self.add("keyword defaults", function.__kwdefaults__)
         for name, value in _outside(function):
             self.add(name, value)
+
+    def _add_class(self, kind: type) -> None:
+        self._write(kind.__module__, kind.__qualname__, _source(kind))
+        self.add("bases", kind.__bases__)
+        for name, member in vars(kind).items():
+            function = getattr(member, "__func__", member)
+            if isinstance(function, types.FunctionType):
+                self.add(name, function)
 
     def _write(self, *words: str) -> None:
         for word in words:
@@ -121,7 +145,7 @@ def _source(value: Any) -> str:
 def _foreign(value: Any) -> bool:
     """Whether it comes from an installed package: versions are recorded, contents need not be read."""
     root = (getattr(value, "__module__", None) or "").split(".")[0]
-    return root in {"torch", "numpy", "infoloss", "sklearn", "scipy", "pandas", "polars", "builtins"}
+    return root in _FOREIGN
 
 
 def _array(value: Any) -> Any:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from infoloss.data import Dataset
 from infoloss.study.design import Design
 from infoloss.study.materials import Materials
@@ -15,6 +17,9 @@ from infoloss.study.runs import Arrays, Job
 __all__ = ["Forecast", "forecast"]
 
 TRIAL_EPOCHS = 3
+TRIAL_ROWS = 4096
+"""Training rows of a trial at most: an epoch of a large set of images takes minutes."""
+
 QUESTIONS = 3
 
 
@@ -72,13 +77,14 @@ def forecast(design: Design, data: Dataset, folder: Path, *, workers: int | None
 
 
 def _counts(design: Design) -> dict[str, int]:
-    from infoloss.study.references import REFERENCES
+    from infoloss.study.references import names
 
     arms, seeds = len(design.arms), len(design.seeds)
     settings = len(design.learning_rates) + design.trials if design.tuned else 0
     finals = 2 if design.trials else 1  # with the best trial, and with the best of the grid
     tuning = arms * len(design.tuning_seeds) * settings
-    return {"tuning": tuning, "training": arms * seeds * finals, "reference lines": len(REFERENCES) * seeds}
+    lines = len(names(design.data))
+    return {"tuning": tuning, "training": arms * seeds * finals, "reference lines": lines * seeds}
 
 
 _ROLES = {"tuning": "tuning", "training": "final", "reference lines": "reference"}
@@ -120,53 +126,65 @@ def _costs(
 
 
 def _trials(materials: Materials, kinds: Sequence[str]) -> Iterator[tuple[str, float]]:
-    from infoloss.study.references import REFERENCES
-
     if {"tuning", "training"} & set(kinds):
         each = _training_seconds(materials)
         yield from ((kind, each) for kind in ("tuning", "training"))
     if "reference lines" in kinds:
         seconds = [
-            _seconds(materials.reference(name, materials.design.seeds[0]), materials) for name in REFERENCES
+            _seconds(materials.reference(name, materials.design.seeds[0]), materials)
+            for name in materials.references
         ]
         yield "reference lines", sum(seconds) / len(seconds)
 
 
 def _training_seconds(materials: Materials) -> float:
-    """Of a whole training, from few epochs of the baseline; the first trial only warms up."""
+    """Of a whole training, from few epochs of the baseline on few rows; the first trial only warms up."""
     design = materials.design
     short = replace(
         design, training={**design.training, "epochs": min(TRIAL_EPOCHS, design.training["epochs"])}
     )
     trial = Materials(materials.dataset, short)
     job = trial.training("tuning", design.baseline, design.seeds[0], design.learning_rates[0])
-    _seconds(job, trial)
+    share = min(1.0, TRIAL_ROWS / len(trial.split(job.seed).train))
+    _seconds(job, trial, share)
     epochs: int = design.training["epochs"]
-    return _seconds(job, trial) * epochs / int(short.training["epochs"])
+    return _seconds(job, trial, share) / share * epochs / int(short.training["epochs"])
 
 
-def _seconds(job: Job, materials: Materials) -> float:
-    """How long a run takes; its validation rows stand in for test rows."""
+def _seconds(job: Job, materials: Materials, share: float = 1.0) -> float:
+    """How long a run takes on a share of its rows; its validation rows stand in for test rows."""
     from infoloss.study.engines import Serial
 
-    [(_, outcome)] = Serial().outcomes([job], _WithoutTest(materials))
+    [(_, outcome)] = Serial().outcomes([job], _WithoutTest(materials, share))
     if outcome.fields["seconds"] is None:
         raise RuntimeError(f"a trial of {job.label} failed: {outcome.fields['error']}")
     return float(outcome.fields["seconds"])
 
 
 class _WithoutTest:
-    """A feed whose test rows are the validation rows."""
+    """A feed of a share of the rows, whose test rows are the validation rows."""
 
-    def __init__(self, materials: Materials) -> None:
-        self._materials = materials
+    def __init__(self, materials: Materials, share: float) -> None:
+        self._materials, self._share = materials, share
 
     def arrays(self, job: Job) -> Arrays:
         parts = {
-            name: array for name, array in self._materials.arrays(job).items() if not name.startswith("test_")
+            name: array if name == "file" else self._few(array)
+            for name, array in self._materials.arrays(job).items()
+            if not name.startswith("test_")
         }
-        shown = {"test_features": parts["validation_features"], "test_target": parts["validation_target"]}
-        return {**parts, **shown, "test_rows": self._materials.split(job.seed).validation}
+        shown = {
+            name.replace("validation_", "test_"): array
+            for name, array in parts.items()
+            if name.startswith("validation_")
+        }
+        return {**parts, **shown, "test_rows": self._few(self._materials.split(job.seed).validation)}
+
+    def _few(self, array: np.ndarray) -> np.ndarray:
+        """Rows from the whole length of the array, lest classes that stand together be missed."""
+        few = max(1, round(self._share * len(array)))
+        chosen: np.ndarray = array[np.linspace(0, len(array) - 1, few).astype(int)]
+        return chosen
 
     def arrays_key(self, job: Job) -> str:
         return self._materials.arrays_key(job)

@@ -63,7 +63,7 @@ def function_design(train: Train, plan: Plan, *, command: str = "") -> Design:
         labels_metric="accuracy" if metric == "nll" else metric,
         margins={"labels": plan.margins.labels, "nll": plan.margins.nll},
         device="the function's own",
-        notes=_notes(name, print_.unseen),
+        notes=_notes(name, print_.notes),
         command=command,
         trials=plan.tuning.trials if tuned else 0,
         looks=looks(plan, len(plan.seeds) if plan.seeds else SEEDS),
@@ -74,13 +74,8 @@ def _takes_learning_rate(train: Train) -> bool:
     return "learning_rate" in inspect.signature(train).parameters
 
 
-def _notes(name: str, unseen: list[str]) -> tuple[str, ...]:
-    found = [f"{name} read the test rows itself: infoloss could not lock them"]
-    if unseen:
-        found.append(
-            f"changes inside {', '.join(unseen)} are not seen: choose another folder after such a change"
-        )
-    return tuple(found)
+def _notes(name: str, unseen: tuple[str, ...]) -> tuple[str, ...]:
+    return (f"{name} read the test rows itself: infoloss could not lock them", *unseen)
 
 
 class FunctionMaterials:
@@ -130,10 +125,10 @@ def function_runs(train: Train) -> Callable[[Mapping[str, Any], Arrays], Outcome
     def performed(config: Mapping[str, Any], _: Arrays) -> Outcome:
         from time import perf_counter
 
-        from infoloss import Criterion, parse
+        from infoloss.study.own_losses import criterion_of
         from infoloss.training import validation_scores
 
-        criterion = Criterion(parse(config["loss"]))
+        criterion = criterion_of(config["loss"], {})
         rate = config["learning_rate"]
         started = perf_counter()
         with _seeded(config["seed"]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 
 from infoloss.data import Dataset, Split
 from infoloss.study.design import Arm, Design
-from infoloss.study.references import REFERENCES
+from infoloss.study.own_losses import term_of
+from infoloss.study.references import names
 from infoloss.study.runs import KERNEL, PROTOCOL, Arrays, Job
 
 __all__ = ["Materials"]
@@ -31,13 +33,14 @@ class Materials:
     @property
     def references(self) -> tuple[str, ...]:
         """Names of the reference lines."""
-        return tuple(REFERENCES)
+        return names(self.design.data)
 
     def training(self, role: str, arm: Arm, seed: int, learning_rate: float | None) -> Job:
         """A training of role "tuning" or "final"."""
         design = self.design
         config = {
             **self._common(role, seed),
+            "precision": design.training["precision"],
             "loss": arm.expression,
             "bindings": self._bindings(arm, seed),
             "model": design.model,
@@ -74,18 +77,24 @@ class Materials:
             "classes": len(self.dataset.classes),
             "precision": "float32",
             "source": None,
+            **self._alteration,
         }
+
+    @property
+    def _alteration(self) -> dict[str, Any]:
+        """Written where there is one: the identities of all other runs are as they were."""
+        found = self.dataset.alteration.described()
+        return {"alteration": found} if found else {}
 
     def _bindings(self, arm: Arm, seed: int) -> dict[str, list[float]]:
         """Class counts and prior of the training rows (by weight, if any), where the loss wants them."""
-        from infoloss import parse
-
-        wanted = parse(arm.expression).unbound
+        wanted = term_of(arm.expression).unbound
         if not wanted:
             return {}
-        rows, weight = self.split(seed).train, self.dataset.sample_weight
+        split, weight = self.split(seed), self.dataset.sample_weight
+        rows = split.train
         counts = np.bincount(
-            self.dataset.target[rows],
+            self.dataset.labels(split)[rows],
             None if weight is None else weight[rows],
             minlength=len(self.dataset.classes),
         ).astype(float)
@@ -96,9 +105,14 @@ class Materials:
         split: Split = self.split(seed)
         arrays = self.dataset.arrays(split)
         parts: dict[str, np.ndarray] = {"test_rows": split.test}
+        if arrays.file is not None:
+            parts["file"] = np.frombuffer(os.fsencode(arrays.file.resolve()), np.uint8)
         for part in ("train", "validation", "test"):
             rows = getattr(split, part)
-            parts[f"{part}_features"] = arrays.features[rows]
+            if arrays.file is None:
+                parts[f"{part}_features"] = arrays.features[rows]
+            else:
+                parts[f"{part}_rows"] = rows
             parts[f"{part}_target"] = arrays.target[rows]
         if arrays.sample_weight is not None:
             parts["train_weight"] = arrays.sample_weight[split.train]

@@ -7,10 +7,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
-from infoloss.study.plan_errors import PlanError, complaints
-from infoloss.training import Settings
+from infoloss.data import Dataset, altered, load
+from infoloss.models import MODELS
+from infoloss.named import is_named
+from infoloss.study.model_options import checked_options, is_model
+from infoloss.study.plan_errors import PlanError, complaints, nearest
+from infoloss.training import Settings, augmentation
 
 __all__ = ["Data", "Loss", "Margins", "Model", "Plan", "PlanError", "Training", "Tuning"]
 
@@ -36,7 +48,7 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    """What is learnt from; the options are those of ``infoloss.data.load``."""
+    """What is learnt from; the options are those of ``infoloss.data.load`` and ``infoloss.data.altered``."""
 
     source: Annotated[
         str, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)
@@ -48,27 +60,57 @@ class Data(Section):
     sample_weight: str | None = None
     split: str | None = None
     test: str | None = None
+    image_size: Annotated[int, Field(gt=0)] | None = None
+    text: Literal["hashed", "tokens"] | None = None
+    text_column: str | None = None
+    imbalance: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
+    imbalance_profile: Literal["long_tail", "step"] = "long_tail"
+    label_noise: Share = 0.0
+    noisy_labels: str | None = None
+
+    def dataset(self) -> Dataset:
+        """The data set, read and altered.
+
+        Raises:
+            ValueError: data that cannot be learnt from, or options that do not belong to them.
+            OSError: a known set that is neither here nor to be had.
+        """
+        options = self.model_dump()
+        noise = {name: options.pop(name) for name in ("imbalance", "label_noise", "noisy_labels")}
+        profile = options.pop("imbalance_profile")
+        return altered(load(options.pop("source"), **options), profile=profile, **noise)
+
+
+def _model_name(name: str) -> str:
+    if not is_model(name):
+        known = ", ".join(f'"{model}"' for model in MODELS)
+        hint = nearest(name, MODELS)
+        others = f"timm:NAME, hf:NAME or module:function{';' + hint if hint else ''}"
+        raise ValueError(f"{name!r} is none of {known}, nor {others}")
+    return name
 
 
 class Model(Section):
-    """A key of ``infoloss.models.MODELS`` and its options."""
+    """A name that ``infoloss.models.build`` knows; every other key is an option of that model."""
 
-    name: Literal["linear", "mlp"] = "mlp"
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: Annotated[str, AfterValidator(_model_name)] = "mlp"
     hidden: tuple[Annotated[int, Field(gt=0)], ...] = (256,)
 
     @model_validator(mode="after")
-    def _hidden_belongs_to_the_mlp(self) -> Self:
-        if self.name == "linear" and "hidden" in self.model_fields_set:
-            raise ValueError('"hidden" belongs to the model "mlp"; "linear" has no hidden layer')
+    def _options_belong_to_the_model(self) -> Self:
+        self.options()
         return self
 
     def options(self) -> dict[str, Any]:
-        """What the model's function takes beside features and classes."""
-        return {"hidden": list(self.hidden)} if self.name == "mlp" else {}
+        """What the model's function takes beside classes and the shape of a row, defaults included."""
+        hidden = {"hidden": self.hidden} if "hidden" in self.model_fields_set else {}
+        return checked_options(self.name, {**hidden, **(self.model_extra or {})})
 
 
 class Loss(Section):
-    """A loss expression, and the short name it goes by (its own text unless given)."""
+    """A loss expression, or ``module:object`` for one's own, and its short name (its text unless given)."""
 
     expression: str
     label: str = ""
@@ -77,7 +119,8 @@ class Loss(Section):
     def _parses(self) -> Self:
         from infoloss import parse
 
-        parse(self.expression)
+        if not is_named(self.expression):
+            parse(self.expression)
         return self
 
     @property
@@ -85,8 +128,18 @@ class Loss(Section):
         return self.label or self.expression
 
 
+class Pixels(Section):
+    """Mean and spread that images are normalised with: a number a channel, of pixels between 0 and 1."""
+
+    mean: tuple[float, ...]
+    std: tuple[Positive, ...]
+
+
 class Training(Section):
-    """How every model is trained. ``learning_rate`` is for studies without tuning."""
+    """How every model is trained. ``learning_rate`` is for studies without tuning.
+
+    ``normalisation`` of images: "auto" takes the training rows' mean and spread; tables have theirs already.
+    """
 
     optimiser: Literal["adamw", "sgd"] = "adamw"
     learning_rate: Positive | None = None
@@ -95,6 +148,14 @@ class Training(Section):
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Settings.weight_decay
     momentum: Share = Settings.momentum
     warmup: Share = Settings.warmup
+    augmentation: tuple[Annotated[str, AfterValidator(lambda text: str(augmentation(text)))], ...] = ()
+    normalisation: Literal["auto", "none", "imagenet"] | Pixels = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+    @model_validator(mode="after")
+    def _each_augmentation_once(self) -> Self:
+        _refuse_repeats("augmentation", tuple(text.partition("=")[0] for text in self.augmentation))
+        return self
 
 
 class Tuning(Section):
@@ -151,18 +212,26 @@ def _losses(value: Any) -> Any:
 
 
 def _text(loss: Any) -> Any:
-    """Terms come as text, through which they are stored; everything else is left to be refused."""
+    """Terms and functions come as text, through which they are stored; the rest is left to be refused."""
     from infoloss import parse
     from infoloss.terms import Term
 
     if not isinstance(loss, Term):
-        return loss
+        return _path(loss) if callable(loss) else loss
     try:
         if parse(str(loss)) == loss:
             return str(loss)
     except ValueError:
         pass
     raise ValueError(f"the term {loss} cannot be written as an expression: use numbers for its tensors")
+
+
+def _path(loss: Any) -> str:
+    """``module:function``, by which worker processes find a function."""
+    path = f"{loss.__module__}:{getattr(loss, '__qualname__', '')}"
+    if loss.__module__ == "__main__" or not is_named(path):
+        raise ValueError(f"{loss!r}: write the loss in a module, and give module:function or import it there")
+    return path
 
 
 def _seeds(value: Any) -> Any:
@@ -184,7 +253,7 @@ class Plan(Section):
         data: source and options.
         collection: several of them, in the place of ``data``: a study of each, and what they say together.
         model: name and options.
-        losses: expressions; eight that suit the data unless given.
+        losses: expressions, or functions of one's own; eight that suit the data unless given.
         baseline: what the others are compared with; always trained.
         seeds: how many, or which; 20 for tables under 10,000 rows and 5 otherwise unless given.
         until_decided: seeds are added until every verdict is decided, at most to this number.

@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["REFERENCES", "reference"]
+__all__ = ["REFERENCES", "names", "reference"]
+
+WIDEST_TABLE = 1000
+"""Columns: beyond, and for images and texts, linear models and trees take longer than the study."""
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
@@ -49,6 +52,20 @@ REFERENCES: Mapping[str, Callable[[Mapping[str, np.ndarray], int, int], Predict]
 }
 
 
+def names(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the reference lines for a design's data.
+
+    Example:
+        >>> names({"input_shape": [64]})
+        ('majority class', 'logistic regression', 'histogram gradient boosting')
+        >>> names({"input_shape": [3, 32, 32]}), names({"input_shape": [50], "vocabulary": 9000})
+        (('majority class',), ('majority class',))
+    """
+    shape = data["input_shape"]
+    table = len(shape) == 1 and shape[0] <= WIDEST_TABLE and not data.get("vocabulary")
+    return tuple(REFERENCES) if table else ("majority class",)
+
+
 def reference(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Log-probabilities of a reference for validation and test rows, and the seconds it took."""
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -57,10 +74,13 @@ def reference(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> di
     # One thread, so that the numbers are those of a worker wherever it is computed.
     with threadpool_limits(1):
         predict = REFERENCES[config["model"]["name"]](arrays, config["classes"], config["seed"])
-        logits = {
-            f"{part}_logits": _log(predict(arrays[f"{part}_features"])) for part in ("validation", "test")
-        }
+        logits = {f"{part}_logits": _log(predict(_features(arrays, part))) for part in ("validation", "test")}
     return {**logits, "seconds": np.array(perf_counter() - started)}
+
+
+def _features(arrays: Mapping[str, np.ndarray], part: str) -> np.ndarray:
+    """Of rows in a file, which have the majority as their only reference, the number alone matters."""
+    return arrays[f"{part}_rows" if "file" in arrays else f"{part}_features"]
 
 
 def _of_all_classes(model: Any, classes: int) -> Predict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 import traceback
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from infoloss.kernels import available
 from infoloss.study.canonical import sha256
-from infoloss.training import LockedTest, Rows, Settings, fit
+from infoloss.training import Classifier, LockedTest, MappedRows, Rows, Settings, fit, mapped, normalisation
 from infoloss.training.memory import peak_memory, reset_peak_memory
 
 __all__ = [
@@ -122,8 +123,10 @@ def performed(config: Mapping[str, Any], arrays: Arrays) -> Outcome:
 
     Args:
         config: of a ``Job``.
-        arrays: train_features (n, F) float32, train_target (n,) int64, perhaps train_weight (n,), the same
-            for validation, and for all roles but "tuning" test_features, test_target and test_rows.
+        arrays: train_features (n, …) float32, or uint8 for images, train_target (n,) int64, perhaps
+            train_weight (n,), the same for validation, and for all roles but "tuning" test_features,
+            test_target and test_rows. Instead of features there may be a ``file`` (its name in bytes) of all
+            rows, and the numbers of the parts' rows, train_rows and so on.
     """
     if config["role"] == "reference":
         from infoloss.study.references import reference
@@ -133,31 +136,36 @@ def performed(config: Mapping[str, Any], arrays: Arrays) -> Outcome:
 
 
 def _trained(config: Mapping[str, Any], arrays: Arrays) -> Outcome:
-    from infoloss import Criterion, parse
     from infoloss.models import build
+    from infoloss.study.own_losses import criterion_of
 
     device = torch.device(config["device"])
     reset_peak_memory(device)
     train, validation = _rows(arrays, "train", device), _rows(arrays, "validation", device)
     test = None
     if config["role"] == "final":
-        test = LockedTest(_tensor(arrays["test_features"], device), _tensor(arrays["test_target"], device))
-    options = dict(config["model"])
+        test = LockedTest(_features(arrays, "test", device), _tensor(arrays["test_target"], device))
+    # "source" is part of the identity of a model of the user's own.
+    options = {key: value for key, value in config["model"].items() if key != "source"}
     model = build(
         options.pop("name"),
-        features=train.features.shape[1],
         classes=config["classes"],
+        input_shape=tuple(train.features.shape[1:]),
         seed=config["seed"],
         **options,
+    )
+    training = dict(config["training"])
+    pixels = normalisation(training.pop("normalisation"), train.features)
+    classifier = Classifier(
+        model, classes=config["classes"], normalisation=pixels, precision=training.pop("precision")
     ).to(device)
-    # Float64 coefficients cannot be moved to a device without float64; the criterion's are plain numbers.
-    criterion = Criterion(parse(config["loss"]).bind(**config["bindings"]))
+    criterion = criterion_of(config["loss"], config["bindings"]).to(device)
     result = fit(
-        model,
+        classifier,
         criterion,
         train,
         validation,
-        settings=Settings(learning_rate=config["learning_rate"], **config["training"]),
+        settings=Settings(learning_rate=config["learning_rate"], **training),
         seed=config["seed"],
         metric=config["metric"],
     )
@@ -192,10 +200,16 @@ def _reference(predicted: Mapping[str, np.ndarray], arrays: Arrays) -> Outcome:
 def _rows(arrays: Arrays, part: str, device: torch.device) -> Rows:
     weight = arrays.get(f"{part}_weight")
     return Rows(
-        _tensor(arrays[f"{part}_features"], device),
+        _features(arrays, part, device),
         _tensor(arrays[f"{part}_target"], device),
         None if weight is None else _tensor(weight, device),
     )
+
+
+def _features(arrays: Arrays, part: str, device: torch.device) -> Tensor | MappedRows:
+    if "file" not in arrays:
+        return _tensor(arrays[f"{part}_features"], device)
+    return mapped(os.fsdecode(arrays["file"].tobytes()), arrays[f"{part}_rows"], device)
 
 
 def _tensor(array: np.ndarray, device: torch.device) -> Tensor:

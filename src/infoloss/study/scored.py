@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from infoloss.evaluation import contributions, label_contributions, scores, tempered
+from infoloss.study.own_losses import term_of
 
 __all__ = ["Predicted", "Scored", "predicted", "scored"]
 
@@ -68,9 +69,7 @@ def predicted(
         expression: of the loss, which says what logits mean; they are log-probabilities without.
         bindings: values of the expression's unbound names.
     """
-    from infoloss import parse
-
-    term = parse(expression or "cross_entropy")
+    term = term_of(expression or "cross_entropy")
     term = term.bind(**bindings) if bindings else term
     test = torch.from_numpy(arrays["test_logits"].astype(np.float64))
     validation = torch.from_numpy(arrays["validation_logits"].astype(np.float64))

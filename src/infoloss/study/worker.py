@@ -37,8 +37,10 @@ def _work(incoming: queue.Queue[tuple[bytes, bytes]], out: IO[bytes]) -> None:
     from safetensors.numpy import load
 
     from infoloss.study.runs import attempted, performed
+    from infoloss.training.memory import keep_freed_memory
 
     torch.set_num_threads(1)
+    keep_freed_memory()
     arrays = {}
     while True:
         config, sent = incoming.get()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-import torch
 from torch import Tensor
 
-from infoloss.training.loop import Fit
+from infoloss.training.loop import Fit, predicted
+from infoloss.training.mapped import MappedRows
 
 __all__ = ["LockedTest", "LockedTestError"]
 
@@ -23,14 +23,14 @@ class LockedTest:
     ``Fit`` of a finished training, which exists only after the best epoch has been chosen, and answers once.
 
     Args:
-        features: (n, F).
+        features: (n, …).
         target: (n,) labels.
     """
 
     __slots__ = ("__features", "__target")
 
-    def __init__(self, features: Tensor, target: Tensor) -> None:
-        self.__features: Tensor | None = features
+    def __init__(self, features: Tensor | MappedRows, target: Tensor) -> None:
+        self.__features: Tensor | MappedRows | None = features
         self.__target: Tensor | None = target
 
     def logits(self, fit: Fit) -> tuple[Tensor, Tensor]:
@@ -47,8 +47,7 @@ class LockedTest:
             raise LockedTestError("the test set was read already; a run reads it once")
         features, target = self.__features, self.__target
         self.__features = self.__target = None
-        with torch.no_grad():
-            return fit.model(features), target
+        return predicted(fit.model, features), target
 
     def __reduce__(self) -> NoReturn:
         raise LockedTestError("a locked test set cannot be copied or pickled")

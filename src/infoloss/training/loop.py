@@ -11,9 +11,14 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from infoloss.training.augmentation import Augmented, augmentation, augmented, random_numbers
+from infoloss.training.mapped import MappedRows
 from infoloss.training.optimisers import Settings, learning_rate_factor, optimiser
 
-__all__ = ["METRICS", "Fit", "Rows", "fit", "validation_scores"]
+__all__ = ["METRICS", "Fit", "Rows", "fit", "predicted", "validation_scores"]
+
+NUMBERS_AT_ONCE = 1 << 20
+"""Of the rows in a block of predictions: the activations of all images at once would not fit in memory."""
 
 
 class Decides(Protocol):
@@ -36,9 +41,9 @@ class Objective(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Rows that may be looked at: features (N, F), labels (N,) and perhaps weights (N,)."""
+    """Rows that may be looked at: features (N, …), labels (N,) and perhaps weights (N,)."""
 
-    features: Tensor
+    features: Tensor | MappedRows
     target: Tensor
     sample_weight: Tensor | None = None
 
@@ -48,7 +53,7 @@ class Fit:
     """A finished training: the model with the chosen epoch's weights, and how it went.
 
     ``curve`` has an entry an epoch; ``validation`` and ``validation_logits`` belong to ``best_epoch``, and
-    are empty where the training diverged.
+    are empty where the training diverged or had no validation rows.
     """
 
     model: nn.Module
@@ -89,48 +94,72 @@ def validation_scores(term: Decides, logits: Tensor, target: Tensor) -> dict[str
     }
 
 
+def predicted(model: nn.Module, features: Tensor | MappedRows) -> Tensor:
+    """(N, C) logits without gradients, a block of rows at a time, as the model gives them outside training.
+
+    Args:
+        model: left in evaluation mode.
+        features: (N, …).
+    """
+    model.eval()
+    rows = max(1, NUMBERS_AT_ONCE // max(1, features[:1].numel()))
+    with torch.no_grad():
+        return torch.cat([model(block) for block in features.split(rows)])
+
+
 def fit(
     model: nn.Module,
     criterion: Objective,
     train: Rows,
-    validation: Rows,
+    validation: Rows | None,
     *,
     settings: Settings,
     seed: int,
-    metric: str,
+    metric: str = "accuracy",
 ) -> Fit:
-    """Trains the model and keeps the epoch that is best on validation.
+    """Trains the model and keeps the epoch that is best on validation; the last one without validation.
 
-    The batches are index permutations from a generator of this seed alone: every loss of a seed sees the
-    same ones. The best epoch has the highest ``metric``; ties go to the lower validation NLL, then to the
+    The batches are index permutations from a generator of this seed alone, and augmentation draws from seed
+    and step alone, as does PyTorch's own generator, which is put back at the end: every loss of a seed sees
+    the same batches, and the same dropout in models that have PyTorch's. A last batch of a single row joins
+    the one before: batch normalisation needs two.
+
+    The best epoch has the highest ``metric``; ties go to the lower validation NLL, then to the
     earlier epoch.
 
     Args:
-        model: (N, F) to (N, C); changed in place.
+        model: (N, …) to (N, C); changed in place.
         criterion: the loss.
         train: rows learnt from.
-        validation: rows chosen by.
-        settings: optimiser, schedule, epochs, batch size.
-        seed: of the batches.
+        validation: rows chosen by, if any.
+        settings: optimiser, schedule, epochs, batch size, augmentation.
+        seed: of the batches and all else that is random.
         metric: a key of ``METRICS``.
 
     Returns:
         A ``Fit``. Its status is "diverged" where a loss or a logit stopped being finite; ``error`` names the
         epoch.
     """
+    devices = [train.target.device] if train.target.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        return _fitted(_Training(model, criterion, train, settings, seed), validation, metric)
+
+
+def _fitted(training: _Training, validation: Rows | None, metric: str) -> Fit:
     started = perf_counter()
-    training = _Training(model, criterion, train, settings, seed)
+    model, criterion, settings = training.model, training.criterion, training.settings
     curve: list[dict[str, float]] = []
     best: _Choice | None = None
     error = None
     for epoch in range(1, settings.epochs + 1):
         train_loss = training.epoch()
-        model.eval()
-        with torch.no_grad():
-            logits = model(validation.features)
+        logits = None if validation is None else predicted(model, validation.features)
         error = _divergence(epoch, train_loss, logits)
         if error is not None:
             break
+        if validation is None or logits is None:
+            curve.append({"epoch": epoch, "train_loss": train_loss})
+            continue
         scores = validation_scores(criterion.term, logits, validation.target)
         curve.append(
             {
@@ -175,9 +204,13 @@ class _Training:
         self, model: nn.Module, criterion: Objective, train: Rows, settings: Settings, seed: int
     ) -> None:
         self.model, self.criterion, self.train, self.settings = model, criterion, train, settings
+        self.seed, self.augmentations = seed, tuple(map(augmentation, settings.augmentation))
         self.generator = torch.Generator().manual_seed(seed)
         self.optimiser = optimiser([*model.parameters(), *criterion.parameters()], settings)
-        self.batches = -(-len(train.target) // settings.batch_size)
+        n, size = len(train.target), settings.batch_size
+        self.sizes = [size] * (n // size) + [n % size] * (n % size > 0)
+        if self.sizes[-1] == 1 and len(self.sizes) > 1:
+            self.sizes[-2:] = [size + 1]
         self.step = 0
         self.seconds = 0.0
 
@@ -188,7 +221,7 @@ class _Training:
         n = len(self.train.target)
         order = torch.randperm(n, generator=self.generator).to(self.train.target.device)
         total = torch.zeros((), device=order.device)
-        for batch in torch.split(order, self.settings.batch_size):
+        for batch in torch.split(order, self.sizes):
             total += self._one_step(batch) * (len(batch) / n)
         mean = total.item()
         self.seconds += perf_counter() - started
@@ -196,26 +229,49 @@ class _Training:
 
     def _one_step(self, batch: Tensor) -> Tensor:
         factor = learning_rate_factor(
-            self.step, steps=self.settings.epochs * self.batches, warmup=self.settings.warmup
+            self.step, steps=self.settings.epochs * len(self.sizes), warmup=self.settings.warmup
         )
         for group in self.optimiser.param_groups:
             group["lr"] = factor * self.settings.learning_rate
-        weight = self.train.sample_weight
+        _restart(batch.device, self.seed, self.step)
         self.optimiser.zero_grad()
-        loss = self.criterion(
-            self.model(self.train.features[batch]),
-            self.train.target[batch],
-            sample_weight=None if weight is None else weight[batch],
-        )
+        loss = self._loss(batch)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
         self.step += 1
         return loss.detach()
 
+    def _loss(self, batch: Tensor) -> Tensor:
+        given = Augmented(self.train.features[batch])
+        if self.augmentations:
+            given = augmented(given.features, self.augmentations, random_numbers(self.seed, self.step))
+        logits = self.model(given.features)
+        if given.partner is None:
+            return self._of_labels(logits, batch)
+        own, partners = (self._of_labels(logits, rows) for rows in (batch, batch[given.partner]))
+        return given.share * own + (1 - given.share) * partners
 
-def _divergence(epoch: int, train_loss: float, logits: Tensor) -> str | None:
+    def _of_labels(self, logits: Tensor, rows: Tensor) -> Tensor:
+        """The loss of these logits with the labels, and weights, of these rows."""
+        weight = self.train.sample_weight
+        return self.criterion(
+            logits, self.train.target[rows], sample_weight=None if weight is None else weight[rows]
+        )
+
+
+def _restart(device: torch.device, seed: int, step: int) -> None:
+    """PyTorch's own generator from seed and step; ``torch.manual_seed`` takes as long as a small step."""
+    # The generator reads 32 bits; an odd factor keeps the steps of different seeds apart.
+    mixed = (seed * 0x9E3779B1 + step) % (1 << 32)
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(mixed)
+    else:
+        torch.manual_seed(mixed)
+
+
+def _divergence(epoch: int, train_loss: float, logits: Tensor | None) -> str | None:
     if not abs(train_loss) < float("inf"):
         return f"training loss {train_loss} in epoch {epoch}"
-    if not bool(logits.isfinite().all()):
+    if logits is not None and not bool(logits.isfinite().all()):
         return f"validation logits not finite after epoch {epoch}"
     return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import cos, pi
 
@@ -16,7 +16,8 @@ __all__ = ["OPTIMISERS", "Settings", "learning_rate_factor", "optimiser"]
 class Settings:
     """How a model is trained; everything but the model, the loss, the data and the seed.
 
-    ``warmup`` is the share of all steps in which the learning rate rises; ``momentum`` belongs to ``"sgd"``.
+    ``warmup`` is the share of all steps in which the learning rate rises; ``momentum`` belongs to ``"sgd"``;
+    ``augmentation`` names what ``infoloss.training.augmentation`` does to every batch, in order.
     """
 
     learning_rate: float
@@ -26,6 +27,7 @@ class Settings:
     epochs: int = 40
     batch_size: int = 64
     warmup: float = 0.05
+    augmentation: Sequence[str] = ()
 
 
 def _adamw(parameters: Iterable[nn.Parameter], settings: Settings) -> torch.optim.Optimizer:
