@@ -236,7 +236,9 @@ def _gathered(sections: tuple[Any, ...]) -> tuple[dict[str, Any], dict[str, str]
                 if key == "*":
                     inner |= _pairs(value)
                 else:
-                    inner[key] = tuple(value) if isinstance(value, list) else each.metadata.get("means", value)
+                    inner[key] = (
+                        tuple(value) if isinstance(value, list) else each.metadata.get("means", value)
+                    )
     return options, flags
 
 
