@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -185,6 +187,29 @@ def measured(threads: int, rounds: int, small: bool) -> list[dict[str, Any]]:
     return rows
 
 
+FIRST_CALL = """
+import time, torch, infoloss as il
+torch.set_num_threads(1)
+z, y = torch.randn(128, {classes}, requires_grad=True), torch.zeros(128, dtype=torch.int64)
+with il.kernels.use("cpu"):
+    start = time.perf_counter()
+    il.squentropy()(z, y).backward()
+print(time.perf_counter() - start)
+"""
+
+
+def first_calls() -> dict[str, list[float]]:
+    """Seconds of the first call in a process, of short and of long rows: compiled anew, and from the disk."""
+    found: dict[str, list[float]] = {"compiled": [], "cached": []}
+    for classes in (10, 1000):
+        with tempfile.TemporaryDirectory() as cache:
+            for kind in found:
+                command = [sys.executable, "-c", FIRST_CALL.format(classes=classes)]
+                environment = {**os.environ, "NUMBA_CACHE_DIR": cache}
+                found[kind].append(round(float(subprocess.check_output(command, env=environment)), 1))
+    return found
+
+
 def conditions(threads: int) -> dict[str, Any]:
     import numba
 
@@ -240,9 +265,11 @@ def main() -> None:
         )
     shared = {name: names for name, names in kinds_of_work().items() if len(names) > 1}
     print("the same work as " + "; ".join(f"{name}: {', '.join(n[1:])}" for name, n in shared.items()))
+    first = {} if options.small else first_calls()
+    print(f"seconds of the first call, short and long rows: {first}")
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        found = {"conditions": about, "table": lines, "same_work": shared}
+        found = {"conditions": about, "table": lines, "same_work": shared, "first_call_s": first}
         options.out.write_text(json.dumps(found, indent=1) + "\n")
 
 

@@ -85,7 +85,12 @@ def details(records: dict[str, dict[str, Any]]) -> list[str]:
         f"`{first}` also stands for {', '.join(f'`{n}`' for n in names[1:])}"
         for first, names in record["same_work"].items()
     ]
-    return [*rows, "", "Losses that ask for the same work share a row: " + "; ".join(shared) + "."]
+    anew, kept = (record["first_call_s"][kind] for kind in ("compiled", "cached"))
+    first = (
+        f"The first call on a machine compiles: {anew[0]} s for short rows, {anew[1]} s for long ones; "
+        f"the first in a process takes {kept[0]} and {kept[1]} s."
+    )
+    return [*rows, "", first, "", "Losses that ask for the same work share a row: " + "; ".join(shared) + "."]
 
 
 def conditions(records: dict[str, dict[str, Any]]) -> list[str]:
