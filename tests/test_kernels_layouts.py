@@ -288,6 +288,18 @@ def test_gradients_in_a_batch() -> None:
     assert each[0, 1].abs().sum() == 0
 
 
+def test_a_forward_pass_keeps_a_few_numbers_a_row(works: list[direct.Work]) -> None:
+    z = logits(997, 257).float().requires_grad_()
+    with il.kernels.use("cpu"):
+        value = EVERY(z, torch.zeros(997, dtype=torch.int64))
+    (work,) = works
+    kept = [work.packed, work.value, work.slopes, *(a for _, given, _ in work.passes for a in given)]
+    own = [a for a in kept if isinstance(a, np.ndarray) and a.size and a.ctypes.data != z.data_ptr()]
+    assert sum(a.nbytes for a in own) < z.numel() * 4 / 4
+    value.backward()
+    assert value.grad_fn.work is None  # and lets go of it
+
+
 def test_without_a_gradient_nothing_is_recorded() -> None:
     with il.kernels.use("cpu"), torch.no_grad():
         assert not il.min_ent()(Z.clone().requires_grad_(), Y).requires_grad
