@@ -75,7 +75,7 @@ def kinds_of_work() -> dict[str, list[str]]:
     """The catalogue, grouped by what a call asks of the kernel: by its first name, all names of a group."""
     groups: dict[Any, list[str]] = {}
     for name in [*CHOSEN, *sorted(set(il.catalogue) - set(CHOSEN))]:
-        plan = direct.plan_of(bound(name, 3), 0.0)
+        plan = direct.plan_of(bound(name, 3), False)
         if plan is None:  # it would not be the compiled kernel that is measured
             raise ValueError(f"{name} has no plan")
         work = tuple((frozenset(p.names), tuple(map(type, p.views))) for p in plan.passes)
