@@ -41,6 +41,9 @@ LOSSES = {
     "cross_entropy + z_loss": "cross_entropy + z_loss",
     "cross_entropy + max_suppression": "cross_entropy + max_suppression",
 }
+Shapes = list[tuple[int, int]]
+Work = Callable[[int, int], list[tuple[str, str, Callable[[], None], Callable[[], None]]]]
+"""(what, against what, ours, the peer) for one shape."""
 
 
 def usual_min_ent(z: Tensor, y: Tensor) -> Tensor:
@@ -71,7 +74,6 @@ def copy(z: Tensor) -> Callable[[], None]:
 
 
 def work(rows: int, classes: int) -> list[tuple[str, str, Callable[[], None], Callable[[], None]]]:
-    """(what, against what, ours, the peer) for one shape."""
     z = torch.randn(rows, classes).requires_grad_()
     y = torch.randint(0, classes, (rows,))
     prior = torch.softmax(torch.randn(classes, dtype=torch.float64), 0)
@@ -103,11 +105,10 @@ def paired(ours: Callable[[], None], peer: Callable[[], None], pairs: int) -> li
     return ratios
 
 
-def measured(threads: int, pairs: int, small: bool) -> list[dict[str, Any]]:
-    torch.set_num_threads(threads)
+def measured(work: Work, shapes: Shapes, pairs: int) -> list[dict[str, Any]]:
     torch.manual_seed(0)
     found = []
-    for rows, classes in SMALL if small else SHAPES:
+    for rows, classes in shapes:
         for what, against, ours, peer in work(rows, classes):
             ratios = paired(ours, peer, pairs)
             found.append({"shape": [rows, classes], "work": what, "against": against, "ratios": ratios})
@@ -139,8 +140,9 @@ def table(runs: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     return lines
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(name: str, about: str, work: Work, *, shapes: Shapes, small: Shapes) -> None:
+    """The command ``python -m benchmarks.NAME``."""
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--processes", type=int, default=3)
@@ -149,9 +151,10 @@ def main() -> None:
     parser.add_argument("--one-process", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one_process:
-        json.dump(measured(options.threads, options.pairs, options.small), sys.stdout)
+        torch.set_num_threads(options.threads)
+        json.dump(measured(work, small if options.small else shapes, options.pairs), sys.stdout)
         return
-    command = [sys.executable, "-m", "benchmarks.kernels", "--one-process"]
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--one-process"]
     command += ["--threads", str(options.threads), "--pairs", str(options.pairs)]
     command += ["--small"] * options.small
     runs = [json.loads(subprocess.check_output(command)) for _ in range(options.processes)]
@@ -173,4 +176,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main("kernels", __doc__, work, shapes=SHAPES, small=SMALL)
