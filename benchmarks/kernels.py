@@ -240,8 +240,20 @@ def table(runs: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     return lines
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+Measured = Callable[[int, int, bool], list[dict[str, Any]]]
+"""The rows of one process, from threads, rounds and whether the shapes are to be tiny."""
+
+
+def main(name: str, about: str, measured: Measured, more: Callable[[bool], dict[str, Any]]) -> None:
+    """The command line of a benchmark: fresh processes, a table, a record.
+
+    Args:
+        name: of its module.
+        about: its docstring.
+        measured: what a process does.
+        more: what its record holds besides, from whether the shapes were tiny; printed below the table.
+    """
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--processes", type=int, default=3)
@@ -252,26 +264,27 @@ def main() -> None:
     if options.one_process:
         json.dump(measured(options.threads, options.rounds, options.small), sys.stdout)
         return
-    command = [sys.executable, "-m", "benchmarks.kernels", "--one-process"]
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--one-process"]
     command += ["--threads", str(options.threads), "--rounds", str(options.rounds)]
     command += ["--small"] * options.small
     lines = table([json.loads(subprocess.check_output(command)) for _ in range(options.processes)])
-    about = conditions(options.threads)
-    print("ratio of times, ours / peer: median [quartiles]; " + json.dumps(about))
+    found = {"conditions": conditions(options.threads), "table": lines, **more(options.small)}
+    print("ratio of times, ours / peer: median [quartiles]; " + json.dumps(found["conditions"]))
     for line in lines:
         print(
             f"{line['shape']:>14}  {line['work']:<24} {line['against']:<22} "
             f"{line['median']:.2f} [{line['lower']:.2f}, {line['upper']:.2f}]  n = {line['n']}"
         )
-    shared = {name: names for name, names in kinds_of_work().items() if len(names) > 1}
-    print("the same work as " + "; ".join(f"{name}: {', '.join(n[1:])}" for name, n in shared.items()))
-    first = {} if options.small else first_calls()
-    print(f"seconds of the first call, short and long rows: {first}")
+    print(json.dumps({key: value for key, value in found.items() if key not in ("conditions", "table")}))
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        found = {"conditions": about, "table": lines, "same_work": shared, "first_call_s": first}
         options.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
+def _besides(small: bool) -> dict[str, Any]:
+    shared = {name: names for name, names in kinds_of_work().items() if len(names) > 1}
+    return {"same_work": shared, "first_call_s": {} if small else first_calls()}
+
+
 if __name__ == "__main__":
-    main()
+    main("kernels", __doc__ or "", measured, _besides)

@@ -12,22 +12,15 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
-def test_kernels(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["kernels", "streaming"])
+def test_rounds(name: str, tmp_path: Path) -> None:
     pytest.importorskip("numba")
-    out = tmp_path / "kernels.json"
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.kernels",
-        "--small",
-        "--rounds=1",
-        "--processes=1",
-        f"--out={out}",
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    out = tmp_path / f"{name}.json"
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--small", "--rounds=1", "--processes=1"]
+    done = subprocess.run([*command, f"--out={out}"], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     lines = json.loads(out.read_text())["table"]
-    assert len(done.stdout.splitlines()) == 3 + len(lines)
+    assert len(done.stdout.splitlines()) == 2 + len(lines)
     assert all(0 < line["lower"] <= line["median"] <= line["upper"] for line in lines)
 
 
