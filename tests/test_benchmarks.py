@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parent.parent
 
@@ -85,3 +86,19 @@ def test_the_speed_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             )
             assert "| linear head, `a` | b | 0.10 of the memory (1 / 10 MiB) |" in text
     assert "`min_ent` also stands for `entropy`" in pages[1].read_text()
+
+
+def test_thresholds(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every line, on a small problem."""
+    pytest.importorskip("numba")
+    from benchmarks import thresholds
+
+    small = thresholds.problem(20, 60)
+    monkeypatch.setattr(thresholds, "problem", lambda rows, classes: small)
+    monkeypatch.setattr(sys, "argv", ["thresholds", "--rounds=1"])
+    threads = torch.get_num_threads()
+    thresholds.main()
+    torch.set_num_threads(threads)
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == len(list(thresholds.lines()))
+    assert all(float(line.split("[")[0].split()[-1]) >= 0 for line in printed)
