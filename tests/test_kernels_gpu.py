@@ -117,13 +117,14 @@ LABEL = ("label_logit", "label_logit_square", "label_exp", "label_log_exp")
 def test_compiles(
     shape: tuple[int, int], dtype: torch.dtype, kind: str, compiled: dict[str, Compiled]
 ) -> None:
-    """Every moment, bare and through a scale that has a gradient and a shift, with rows to ignore."""
+    """Every moment, bare and through a cap, a scale that has a gradient and a shift, with rows to ignore."""
     rows, classes = shape
     z = torch.zeros(rows, classes, 1, dtype=dtype).requires_grad_()
     target = torch.zeros(rows, dtype=torch.int64) if kind == "hard" else torch.zeros(rows, classes)
     factor = torch.ones(rows, dtype=torch.float64).requires_grad_()
-    viewed = il.cross_entropy().scaled(factor).shifted([1.0] * classes)
+    viewed = il.cross_entropy().shifted([1.0] * classes).scaled(factor).soft_capped(30.0)
     (views, _), *_ = viewed.readings()
+    assert fused.supports(views)
     for through in ((), views):
         kept = torch.ones(rows, dtype=torch.bool)
         moments = fused.reduce("gpu", z, target, through, EVERY + LABEL, floor=1e-3, kept=kept)
@@ -182,13 +183,33 @@ def test_dense_logits_and_a_learnt_temperature_on_a_gpu() -> None:
 
 @pytest.mark.gpu
 @on_gpu
+@pytest.mark.parametrize("shape", [(4099, 10), (517, 1000), (37, 128256), (2, 262144)], ids=str)
+def test_a_gradient_over_the_logits_is_the_same_on_a_gpu(shape: tuple[int, int]) -> None:
+    """Bit by bit, that of a temperature too: no thread reads the label's logit after another has written."""
+    leaf = torch.randn(shape, device="cuda", dtype=torch.bfloat16).requires_grad_()
+    y = torch.arange(shape[0], device="cuda") * 7 % shape[1]
+    temperature = torch.linspace(0.5, 2.0, shape[0], dtype=torch.float64, device="cuda").requires_grad_()
+    term = (il.squentropy() + il.entropy() + il.max_suppression()).scaled(temperature)
+    for loss, learnt in ((il.min_ent(), ()), (term, (temperature,))):
+        found = []
+        for overwrite in (False, *[True] * 5):
+            z = leaf * 1
+            value = loss(z, y, overwrite_logits=overwrite)
+            found.append(torch.autograd.grad(value, (z, *learnt)))
+            assert (found[-1][0].data_ptr() == z.data_ptr()) == overwrite
+        for again in found[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(found[0], again, strict=True))
+
+
+@pytest.mark.gpu
+@on_gpu
 def test_reruns_are_bit_identical_and_the_choice_is_automatic() -> None:
     z = torch.randn(33, 32000, device="cuda", dtype=torch.bfloat16)
     y = torch.arange(33, device="cuda")
     first, second = (value_and_gradient(il.min_ent(), z, y, "gpu") for _ in range(2))
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
-    assert kernels._chosen(z, y) == "gpu"
+    assert kernels.chosen(z, y) == "gpu"
 
 
 @pytest.mark.gpu
