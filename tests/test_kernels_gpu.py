@@ -25,6 +25,7 @@ from triton.backends.compiler import GPUTarget
 
 from infoloss import kernels
 from infoloss.kernels import device, fused, gpu
+from infoloss.kernels.inputs import overwritable
 
 ROOT = Path(__file__).parent.parent
 
@@ -245,14 +246,48 @@ def test_the_benchmark_says_what_it_needs() -> None:
     assert "bfloat16" in done.stderr
 
 
+def benchmark(out: Path, *options: str, **environment: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.gpu", *options, f"--out={out}"]
+    given = {**os.environ, **environment}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, env=given)
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(out.read_text())
+    lines = (*result["bandwidth"], *result["logits"], *result["hidden"])
+    for line in lines:
+        assert 0 < line["lower"] <= line["median"] <= line["upper"]
+        assert line["work"] in done.stdout
+    assert len(done.stdout.splitlines()) == 4 + len(lines)  # the conditions, a line above each table
+    return result
+
+
+def test_the_benchmark_runs_without_a_gpu(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU: it would be measured")
+    result = benchmark(tmp_path / "gpu.json", "--small", TRITON_INTERPRET="1", OMP_NUM_THREADS="1")
+    per_token = "log-probability, entropy"
+    with_terms = "cross_entropy + 0.1*entropy + z_loss"
+    assert {line["work"] for line in result["hidden"]} == {"cross_entropy", with_terms, per_token}
+    assert all(line["ours_bytes"] is None for line in result["logits"])
+
+
+def test_the_benchmark_writes_over_the_logits_that_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.gpu import Head
+
+    buffer = torch.zeros(3, 4)
+    logits = Head.apply(torch.zeros((), requires_grad=True), buffer)
+    assert overwritable(logits)
+    assert logits.data_ptr() == buffer.data_ptr()
+
+
 @pytest.mark.gpu
 @on_gpu
 def test_the_benchmark_on_a_gpu(tmp_path: Path) -> None:
-    out = tmp_path / "gpu.json"
-    command = [sys.executable, "-m", "benchmarks.gpu", "--rows=64", "--classes=1000", "--features=32"]
-    command += ["--pairs=2", f"--out={out}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(out.read_text())
-    for line in (*result["bandwidth"], *result["logits"], *result["hidden"]):
-        assert 0 < line["lower"] <= line["median"] <= line["upper"]
+    sizes = ("--rows=512", "--classes=16384", "--features=32", "--pairs=2")  # no smaller than the allocator's
+    result = benchmark(tmp_path / "gpu.json", *sizes)
+    over, whole = (
+        next(line for line in result["logits"] if line["work"] == name)["ours_bytes"]
+        for name in ("min_ent, over the logits", "min_ent")
+    )
+    assert whole >= 2 * 512 * 16384
+    assert over < whole / 4

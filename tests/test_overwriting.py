@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import problems
@@ -258,3 +260,16 @@ def test_the_parts_and_a_criterion_take_it_too() -> None:
         z = leaf * 1
         (g,) = torch.autograd.grad(ask(z, y, overwrite_logits=True), z)
         assert g.data_ptr() == z.data_ptr()
+
+
+def test_the_page() -> None:
+    """The example of docs/kernels.md writes over the logits that it makes."""
+    page = (Path(__file__).parent.parent / "docs" / "kernels.md").read_text(encoding="utf-8")
+    (block,) = (
+        b for b in re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE) if "overw" in b
+    )
+    names: dict[str, Any] = {}
+    exec(block, names)
+    z = names["head"](names["hidden"])
+    names["loss"](z, names["target"], overwrite_logits=True).backward()
+    assert z._version == 1
