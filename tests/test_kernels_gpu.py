@@ -142,6 +142,17 @@ def test_bfloat16_rows_move_16_bytes_at_a_time(compiled: dict[str, Compiled]) ->
     assert "st.global.v4.b32" in compiled["gradient"].made[0]
 
 
+def test_no_thread_writes_before_all_have_read_the_label(compiled: dict[str, Compiled]) -> None:
+    """The gradient may be written over the logits."""
+    z = torch.zeros(512, 128256, 1, dtype=torch.bfloat16).requires_grad_()
+    moments = fused.reduce("gpu", z, torch.zeros(512, dtype=torch.int64), (), ("exp_sum", "label_logit"))
+    moments["label_logit"].sum().backward()
+    before, barrier, after = compiled["gradient"].made[0].partition("bar.sync")
+    assert barrier
+    assert "st.global" not in before
+    assert "st.global" in after
+
+
 # -- on a GPU -------------------------------------------------------------------------------------
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
