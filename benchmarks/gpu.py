@@ -2,98 +2,95 @@
 
     python -m benchmarks.gpu [--rows 8192] [--classes 128256] [--features 4096] [--dtype bfloat16]
                              [--pairs 15] [--skip-hidden] [--out FILE.json]
+    TRITON_INTERPRET=1 python -m benchmarks.gpu --small     # does it run? On the CPU, interpreted
 
 Forward and backward. Ours and the peer run one after the other, A B A B, timed by the GPU's own events;
 a ratio below 1 is faster than the peer. From logits, bandwidth counts what has to move, the logits read
 twice and the gradient written once, as a fraction of what a copy of the logits reaches (read and written
-once). Memory is the peak above the inputs, their gradients included. Peers that are not installed
-(Liger, cut-cross-entropy) are left out, and said.
+once). Memory is the peak above the inputs and the gradients that remain: those of hidden states and head; not
+the logits', which the head would use at once. Ways that write over the logits share a copy of them, which
+holds gradients from the second time on: no kernel's work depends on the values. Peers that are not
+installed (Liger, cut-cross-entropy, quack) are left out, and said.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
+import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 import infoloss as il
-from benchmarks.kernels import usual_min_ent, usual_squentropy
+from benchmarks.gpu_peers import OVER, Loss, Peers, from_hidden, from_logits
 
-Loss = Callable[..., Tensor]
-LIGER = "Liger"  # writes the gradient over its input
+Run = Callable[[], None]
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-def optional(module: str, name: str) -> Any:
-    """Something of a package that may be missing; None, and said, where it is."""
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        print(f"left out: {module}.{name}: {error}", file=sys.stderr)
-        return None
+class Head(torch.autograd.Function):
+    """What a head is to a loss, at no cost: logits are its result, and their gradient is let go of."""
+
+    @staticmethod
+    def forward(ctx: Any, root: Tensor, logits: Tensor) -> Tensor:
+        return logits.new_empty(0).set_(logits)  # the same memory, and no view of it
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return grad.new_zeros(()), None
 
 
-LOSSES = ("cross_entropy", "min_ent", "squentropy")
-Peers = dict[str, dict[str, Loss | None]]
-"""Peers of each of ours, None where they are not installed."""
+class Logits:
+    """The steps of losses of logits; those that write over them have a copy."""
+
+    def __init__(self, z: Tensor, target: Tensor) -> None:
+        self.z, self.copy, self.target = z, z.clone(), target
+        self.root = torch.zeros((), dtype=z.dtype, device=z.device, requires_grad=True)
+
+    def step(self, name: str, loss: Loss) -> Run:
+        z = self.copy if name.endswith(OVER) else self.z
+
+        def run() -> None:
+            self.root.grad = None
+            loss(Head.apply(self.root, z), self.target).backward()  # type: ignore[no-untyped-call]
+
+        return run
+
+    def remaining(self) -> int:
+        return 0
 
 
-def from_logits() -> tuple[dict[str, Loss], Peers]:
-    """Functions of (logits, target)."""
-    liger = optional("liger_kernel.transformers.functional", "liger_cross_entropy")
-    usual: dict[str, Loss] = {
-        "cross_entropy": F.cross_entropy,
-        "min_ent": usual_min_ent,
-        "squentropy": usual_squentropy,
-    }
-    peers: Peers = {
-        name: {"the usual code": code, "torch.compile of it": torch.compile(code)}
-        for name, code in usual.items()
-    }
-    peers["cross_entropy"][LIGER] = liger
-    return {name: il.parse(name) for name in LOSSES}, peers
+class Hidden:
+    """The steps of losses of hidden states and a head's weight."""
+
+    def __init__(self, h: Tensor, w: Tensor, target: Tensor) -> None:
+        self.leaves, self.target = (h.requires_grad_(), w.requires_grad_()), target
+
+    def step(self, name: str, loss: Loss) -> Run:
+        def run() -> None:
+            for leaf in self.leaves:
+                leaf.grad = None
+            loss(*self.leaves, self.target).backward()
+
+        return run
+
+    def remaining(self) -> int:
+        """Bytes of the gradients, from one step to the next."""
+        return sum(leaf.nbytes for leaf in self.leaves)
 
 
-def from_hidden() -> tuple[dict[str, Loss], Peers]:
-    """Functions of (hidden, weight, target)."""
-    alone = il.cross_entropy().linear
-    with_terms = "cross_entropy + 0.1*entropy + z_loss"
-    ours: dict[str, Loss] = {"cross_entropy": alone, with_terms: il.parse(with_terms).linear}
-    peers: Peers = {
-        "cross_entropy": {
-            "F.linear, F.cross_entropy": lambda h, w, y: F.cross_entropy(F.linear(h, w), y),
-            "F.linear_cross_entropy": chunked,
-            LIGER: optional("liger_kernel.transformers.functional", "liger_fused_linear_cross_entropy"),
-            "cut-cross-entropy": optional("cut_cross_entropy", "linear_cross_entropy"),
-        },
-        with_terms: {"our cross_entropy": alone},
-    }
-    return ours, peers
-
-
-def chunked(h: Tensor, w: Tensor, y: Tensor) -> Tensor:
-    return F.linear_cross_entropy(h, w, y, options=torch.nn.LinearCrossEntropyOptions())
-
-
-def step(loss: Loss, leaves: tuple[Tensor, ...], target: Tensor) -> Callable[[], None]:
-    def run() -> None:
-        for leaf in leaves:
-            leaf.grad = None
-        loss(*leaves, target).backward()
-
-    return run
-
-
-def milliseconds(run: Callable[[], None]) -> float:
+def milliseconds(run: Run) -> float:
+    if not torch.cuda.is_available():
+        begin = time.perf_counter()
+        run()
+        return 1e3 * (time.perf_counter() - begin)
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
     run()
@@ -102,38 +99,50 @@ def milliseconds(run: Callable[[], None]) -> float:
     return float(start.elapsed_time(end))
 
 
-def peak(run: Callable[[], None], leaves: tuple[Tensor, ...]) -> int:
-    """Bytes above the inputs."""
-    for leaf in leaves:
-        leaf.grad = None
+def peak(run: Run, remaining: int) -> int | None:
+    """Bytes above the inputs and the gradients that remain; None on the CPU."""
+    if not torch.cuda.is_available():
+        return None
+    run()  # the gradients of the last step are let go of in this one
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
+    before = torch.cuda.memory_allocated() - remaining
     run()
     torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() - before
+    return torch.cuda.max_memory_allocated() - before - remaining
 
 
-def compared(
-    ours: dict[str, Loss], peers: Peers, leaves: tuple[Tensor, ...], target: Tensor, pairs: int
-) -> list[dict[str, Any]]:
+def works(peer: str, run: Run) -> bool:
+    """Whether a peer can do it here; said where it cannot: that is not to cost the other measurements."""
+    try:
+        run()
+    except Exception as error:
+        print(f"left out: {peer}: {error!r}", file=sys.stderr)
+        return False
+    return True
+
+
+def compared(ours: dict[str, Loss], peers: Peers, work: Logits | Hidden, pairs: int) -> list[dict[str, Any]]:
     """A line for every loss and peer."""
     lines = []
     for name, loss in ours.items():
-        run = step(loss, leaves, target)
+        run = work.step(name, loss)
+        memory: dict[str, int | None] = {}
         for peer, other in peers[name].items():
             if other is None:
                 continue
-            theirs = leaves if peer != LIGER else tuple(x.detach().clone().requires_grad_() for x in leaves)
-            against = step(other, theirs, target)
+            against = work.step(peer, other)
+            if not works(peer, against):
+                continue
             for _ in range(3):  # compile, choose, fill the allocator's cache
                 run()
                 against()
             times = np.array([(milliseconds(run), milliseconds(against)) for _ in range(pairs)])
             line = {"work": name, "against": peer, **quartiles(times[:, 0] / times[:, 1])}
-            line["milliseconds"] = float(np.median(times[:, 0]))
-            line["memory"] = peak(run, leaves) / max(1, peak(against, theirs))
-            lines.append(line)
+            ours_ms, peer_ms = np.median(times, 0)
+            memory = memory or {"ours_bytes": peak(run, work.remaining())}
+            line |= {"ours_ms": ours_ms, "peer_ms": peer_ms, **memory}
+            lines.append(line | {"peer_bytes": peak(against, work.remaining())})
     return lines
 
 
@@ -142,23 +151,20 @@ def quartiles(values: Any) -> dict[str, Any]:
     return {"lower": low, "median": middle, "upper": high, "n": len(values)}
 
 
-def shown(line: dict[str, Any]) -> str:
-    return f"{line['median']:.2f} [{line['lower']:.2f}, {line['upper']:.2f}]  n = {line['n']}"
-
-
-def bandwidth(z: Tensor, target: Tensor, pairs: int) -> list[dict[str, Any]]:
+def bandwidth(ours: dict[str, Loss], work: Logits, pairs: int) -> list[dict[str, Any]]:
     """Bytes per second of each loss as a fraction of a copy's."""
-    goal = torch.empty_like(z)
-    lines = []
-    for name in LOSSES:
-        run = step(il.parse(name), (z,), target)
+    goal, lines = torch.empty_like(work.z), []
+
+    def copy() -> None:
+        goal.copy_(work.z)
+
+    for name, loss in ours.items():
+        run = work.step(name, loss)
         for _ in range(3):
             run()
-        fractions = []
-        for _ in range(pairs):
-            ours, copy = milliseconds(run), milliseconds(lambda: goal.copy_(z.detach()))
-            fractions.append((3 / ours) / (2 / copy))
-        lines.append({"work": name, **quartiles(fractions)})
+        times = np.array([(milliseconds(run), milliseconds(copy)) for _ in range(pairs)])
+        line = {"work": name, **quartiles((3 / times[:, 0]) / (2 / times[:, 1]))}
+        lines.append(line | {"bytes_per_second": 3e3 * work.z.nbytes / np.median(times[:, 0])})
     return lines
 
 
@@ -166,7 +172,7 @@ def conditions(options: argparse.Namespace) -> dict[str, Any]:
     import triton
 
     return {
-        "device": torch.cuda.get_device_name(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU, interpreted",
         "torch": torch.__version__,
         "triton": triton.__version__,
         "infoloss": il.__version__,
@@ -177,47 +183,74 @@ def conditions(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def shown(line: dict[str, Any]) -> str:
+    return f"{line['median']:.2f} [{line['lower']:.2f}, {line['upper']:.2f}]  n = {line['n']}"
+
+
+def mebibytes(number: int | None) -> str:
+    return "?" if number is None else f"{number / 2**20:.0f}"
+
+
+def printed(result: dict[str, Any]) -> None:
+    print(json.dumps(result["conditions"]))
+    print("bandwidth as a fraction of a copy's: median [quartiles]; n; GB/s")
+    for line in result["bandwidth"]:
+        print(f"  {line['work']:<38} {shown(line)}  {line['bytes_per_second'] / 1e9:.0f}")
+    for source in ("logits", "hidden"):
+        print(f"from {source}: time, ours / peer, median [quartiles]; n; milliseconds; MiB, ours / peer")
+        for line in result.get(source, ()):
+            memory = f"{mebibytes(line['ours_bytes'])} / {mebibytes(line['peer_bytes'])}"
+            times = f"{line['ours_ms']:.2f} / {line['peer_ms']:.2f}"
+            print(f"  {line['work']:<38} {line['against']:<26} {shown(line)}  {times}  {memory}")
+
+
 def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, default in (("rows", 8192), ("classes", 128256), ("features", 4096), ("pairs", 15)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
     parser.add_argument("--skip-hidden", action="store_true", help="logits only")
+    parser.add_argument("--small", action="store_true", help="a tiny shape: does it run?")
     parser.add_argument("--out", type=Path)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.small:
+        options.rows, options.classes, options.features, options.pairs = 8, 40, 16, 1
+    return options
+
+
+def measured(options: argparse.Namespace) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "device": "cuda" if torch.cuda.is_available() else "cpu",
+        "dtype": DTYPES[options.dtype],
+    }
+    torch.manual_seed(0)
+    y = torch.randint(options.classes, (options.rows,), device=made["device"])
+    result: dict[str, Any] = {"conditions": conditions(options)}
+    logits = Logits(torch.randn(options.rows, options.classes, **made), y)
+    ours, peers = from_logits()
+    result["bandwidth"] = bandwidth(ours, logits, options.pairs)
+    result["logits"] = compared(ours, peers, logits, options.pairs)
+    if not options.skip_hidden:
+        del logits
+        h = torch.randn(options.rows, options.features, **made)
+        w = torch.randn(options.classes, options.features, **made) / options.features**0.5
+        result["hidden"] = compared(*from_hidden(), Hidden(h, w, y), options.pairs)
+    return result
 
 
 def main() -> None:
     options = parsed()
-    if not torch.cuda.is_available():
-        sys.exit("benchmarks.gpu needs a GPU that PyTorch can use; torch.cuda.is_available() is False here.")
     if not il.kernels.available("gpu"):
         sys.exit("benchmarks.gpu measures the Triton kernel: pip install triton")
-    torch.manual_seed(0)
-    made: dict[str, Any] = {"device": "cuda", "dtype": DTYPES[options.dtype]}
-    y = torch.randint(options.classes, (options.rows,), device="cuda")
-    z = torch.randn(options.rows, options.classes, **made).requires_grad_()
-    result: dict[str, Any] = {
-        "conditions": conditions(options),
-        "bandwidth": bandwidth(z, y, options.pairs),
-        "logits": compared(*from_logits(), (z,), y, options.pairs),
-    }
-    if not options.skip_hidden:
-        del z
-        h = torch.randn(options.rows, options.features, **made).requires_grad_()
-        w = (torch.randn(options.classes, options.features, **made) / options.features**0.5).requires_grad_()
-        result["hidden"] = compared(*from_hidden(), (h, w), y, options.pairs)
-    print(json.dumps(result["conditions"]))
-    print("bandwidth as a fraction of a copy's: median [quartiles]; n")
-    for line in result["bandwidth"]:
-        print(f"  {line['work']:<38} {shown(line)}")
-    for source in ("logits", "hidden"):
-        print(f"from {source}, ours / peer: time, median [quartiles]; n; peak memory; our time")
-        for line in result.get(source, ()):
-            print(
-                f"  {line['work']:<38} {line['against']:<26} {shown(line)}  "
-                f"{line['memory']:.2f}  {line['milliseconds']:.2f} ms"
-            )
+    interpreted = options.small and os.environ.get("TRITON_INTERPRET") == "1"
+    if not (torch.cuda.is_available() or interpreted):
+        sys.exit(
+            "benchmarks.gpu needs a GPU that PyTorch can use; torch.cuda.is_available() is False here. "
+            "TRITON_INTERPRET=1 python -m benchmarks.gpu --small runs without one."
+        )
+    with il.kernels.use("gpu"):
+        result = measured(options)
+    printed(result)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(result, indent=1))

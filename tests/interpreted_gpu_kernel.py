@@ -6,6 +6,8 @@ other with NumPy: the order of what a GPU does at once, and its exp, are not tes
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import problems
 import pytest
 import torch
@@ -14,12 +16,13 @@ from cases import CASES, FIRST, Case
 from torch import Tensor
 
 import infoloss as il
-from infoloss.kernels import device, fused, gpu
+from infoloss.kernels import device, eager, fused, gpu
 from infoloss.kernels.inputs import Inputs
 
 # How rows of 37 classes (prime: more than two tiles) are cut: (rows of a program, columns of a tile, parts).
 CUTS = {"whole": (8, 64, 1), "tiles": (4, 16, 1), "parts": (2, 16, 3)}
 ROWS, CLASSES = 7, 37
+COUNTS = torch.arange(1.0, CLASSES + 1)
 EVERY = il.squentropy() + il.entropy() + il.max_suppression()
 """Sums with and without exponentials, and the maximum."""
 
@@ -97,6 +100,96 @@ def test_a_learnt_temperature_has_its_gradient(cut: device.Plan) -> None:
         torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=1e-12)
 
 
+VIEWS: dict[str, Callable[[il.Term], il.Term]] = {
+    "cap": lambda term: term.soft_capped(2.0),
+    "scale of a cap": lambda term: term.scaled(0.7).soft_capped(2.0),
+    "shift of a cap": lambda term: term.shifted(COUNTS, log=True).soft_capped(2.0),
+    "norm of a cap": lambda term: term.normalized(0.3).soft_capped(2.0),
+    "shift of a scale of a cap": lambda term: term.shifted(COUNTS, log=True).scaled(0.7).soft_capped(2.0),
+    "shift of a scale": lambda term: term.shifted(COUNTS, log=True).scaled(0.7),
+    "shift of a norm": lambda term: term.shifted(COUNTS, log=True).normalized(0.3),
+}
+"""Every combination that the kernel applies itself."""
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_views(view: str, cut: device.Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    z, y, t = problem(ROWS, CLASSES, torch.float64)  # up to 40: deep in the cap's flat part
+    z[3] = torch.linspace(-1e-3, 1e-3, CLASSES)  # and at its straight one
+    z[4, :20] = -torch.inf  # a whole tile and a whole part
+    t = t.masked_fill(z == -torch.inf, 0)
+    t /= t.sum(-1, keepdim=True)
+    term = VIEWS[view](EVERY)
+    expected = [value_and_gradient(term, z, target, "eager") for target in (y, t)]
+    monkeypatch.setattr(eager, "reduce", None)  # nothing is left to it
+    for target, (value, gradient) in zip((y, t), expected, strict=True):
+        ours = value_and_gradient(term, z, target, "gpu")
+        torch.testing.assert_close(ours[0], value, rtol=1e-11, atol=1e-12)
+        torch.testing.assert_close(ours[1], gradient, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_cap_in_smaller_types(dtype: torch.dtype, cut: device.Plan) -> None:
+    z = torch.tensor(problems.rows(1, ROWS, CLASSES, spread=5.0)).to(dtype)
+    z[2] *= 1e-3  # where 1 − e^(−2|r|) would cancel
+    y = torch.tensor(problems.labels(2, ROWS, CLASSES))
+    for view in ("cap", "scale of a cap", "shift of a scale of a cap"):
+        as_good_as_eager(VIEWS[view](EVERY), z, y, "gpu")
+
+
+def test_a_learnt_temperature_of_a_cap_has_its_gradient(cut: device.Plan) -> None:
+    z, y, t = problem(ROWS, CLASSES, torch.float64)
+    for target in (y, t):
+        found = []
+        for kernel in ("gpu", "eager"):
+            temperature = torch.linspace(0.5, 2.0, ROWS, dtype=torch.float64).requires_grad_()
+            term = EVERY.shifted(COUNTS, log=True).scaled(temperature).soft_capped(2.0)
+            with il.kernels.use(kernel):
+                term(z, target, reduction="sum").backward()
+            found.append(temperature.grad)
+        torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_a_gradient_over_the_logits_is_the_same(dtype: torch.dtype, cut: device.Plan) -> None:
+    leaf, y, t = problem(ROWS, CLASSES, dtype)
+    dense = leaf.reshape(1, ROWS, CLASSES).movedim(2, 1)
+    t = t.double()
+    for view, of, target in (
+        ("cap", leaf, t),
+        ("shift of a scale of a cap", leaf, y),
+        ("shift of a scale", dense, y[None]),
+        ("norm of a cap", leaf, y),
+    ):
+        term = VIEWS[view](EVERY)
+        found = []
+        for overwrite in (False, True):
+            z = of.clone().requires_grad_() * 1
+            with il.kernels.use("gpu"):
+                value = term(z, target, overwrite_logits=overwrite)
+            found.append(torch.autograd.grad(value, z, retain_graph=True)[0])
+        assert torch.equal(found[0], found[1])
+        over = view != "norm of a cap"  # for which the logits are read twice
+        assert (found[1].data_ptr() == z.data_ptr()) == over
+        if over:
+            with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+                torch.autograd.grad(value, z)
+
+
+def test_a_learnt_temperature_beside_a_gradient_over_the_logits(cut: device.Plan) -> None:
+    """It needs the label's logit from the one program that has it."""
+    leaf, y, t = problem(ROWS, CLASSES, torch.float64)
+    for target in (y, t):
+        found = []
+        for overwrite in (False, True):
+            temperature = torch.linspace(0.5, 2.0, ROWS, dtype=torch.float64).requires_grad_()
+            z = leaf.clone().requires_grad_() * 1
+            with il.kernels.use("gpu"):
+                EVERY.scaled(temperature)(z, target, overwrite_logits=overwrite).backward()
+            found.append(temperature.grad)
+        assert torch.equal(found[0], found[1])
+
+
 def test_any_layout(cut: device.Plan) -> None:
     dense = torch.tensor(problems.rows(1, 6, CLASSES)).reshape(2, 3, CLASSES).movedim(2, 1)
     labels = torch.tensor(problems.labels(2, 6, CLASSES)).reshape(2, 3)
@@ -169,12 +262,19 @@ def test_nan_stays_nan_and_other_rows_stay_clean(cut: device.Plan) -> None:
 
 @pytest.mark.parametrize("label", [-1, CLASSES, 2**40])
 def test_a_label_out_of_range_is_never_used(label: int, cut: device.Plan) -> None:
-    z = torch.zeros(2, CLASSES, 1, dtype=torch.float64)
+    """Neither of logits nor of a shift: so far away (2⁴⁰) there is no memory to read."""
+    z = torch.zeros(2, CLASSES, 1, dtype=torch.float64).requires_grad_()
+    (views, _), *_ = il.entropy().shifted(torch.zeros(CLASSES)).readings()
     needs = ("label_logit", "label_exp", "exp_sum")
-    moments = fused.reduce("gpu", z, torch.tensor([0, label]), (), needs)
-    assert moments["label_logit"].isnan().tolist() == [False, True]
-    assert moments["label_exp"].isnan().tolist() == [False, True]
-    assert moments["exp_sum"].tolist() == [CLASSES, CLASSES]
+    for through in ((), views):
+        moments = fused.reduce("gpu", z, torch.tensor([0, label]), through, needs)
+        assert moments["label_logit"].isnan().tolist() == [False, True]
+        assert moments["label_exp"].isnan().tolist() == [False, True]
+        assert moments["exp_sum"].tolist() == [CLASSES, CLASSES]
+        for name in needs:  # nor is there a gradient that could pass for one
+            (g,) = torch.autograd.grad(moments[name].sum(), z, retain_graph=True)
+            assert g[0].isfinite().all()
+            assert g[1].isnan().all()
 
 
 @pytest.mark.parametrize("term", ["min_ent", "logit_norm"])
@@ -210,7 +310,7 @@ def test_half_types_are_read_as_they_are(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_what_the_kernel_cannot_do_is_eagers() -> None:
     z, y = torch.tensor(problems.rows(1, 3, 4)), torch.tensor([0, 3, 1])
-    compared(il.cross_entropy().soft_capped(2.0), z, y)
+    compared(il.cross_entropy().soft_capped(2.0).scaled(0.5), z, y)  # a cap of what is scaled
     with il.kernels.use("gpu"):
         each = torch.func.vmap(torch.func.grad(il.min_ent()))(z, y)
     with il.kernels.use("eager"):

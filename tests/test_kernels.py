@@ -105,6 +105,17 @@ def test_dense_and_strided_logits() -> None:
             torch.testing.assert_close(ours, eager, rtol=1e-11, atol=1e-12)
 
 
+def test_a_small_batch_of_strided_logits() -> None:
+    """Value and gradient in one call; the gradient is not strided as they are."""
+    wide, y = torch.tensor(problems.rows(1, 7, 100)), torch.tensor(problems.labels(2, 7, 50))
+    found = []
+    for kernel in ("cpu", "eager"):
+        z = wide.clone().requires_grad_()
+        with il.kernels.use(kernel):
+            found.append(torch.autograd.grad(il.min_ent()(z[:, ::2], y), z)[0])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-11, atol=1e-12)
+
+
 def test_nan_stays_nan_and_other_rows_stay_clean() -> None:
     z = torch.tensor([[1.0, 2.0], [torch.nan, 0.0], [0.5, 0.5]])
     value, gradient = value_and_gradient(il.min_ent(), z, torch.tensor([0, 0, 1]), "cpu")

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from infoloss import kernels
 from infoloss.batch import class_planes
+from infoloss.kernels.inputs import overwritable, overwritten
 from infoloss.kernels.program import Program, Symbol, Tape
 from infoloss.rows import label_only, passes_of
 from infoloss.statistics import STATISTICS, smoothed
@@ -88,6 +89,7 @@ def reduced(
     reduction: str,
     denominator: Tensor | float | None,
     coefficients: Mapping[str, Tensor | float],
+    overwrite_logits: bool,
 ) -> Tensor | None:
     """The call of :meth:`infoloss.Term.__call__`, or None where it is not plain."""
     if torch.compiler.is_compiling() or not _plain(logits, target) or kernels.chosen(logits, target) != "cpu":
@@ -103,8 +105,9 @@ def reduced(
     divisor = 1.0 if reduction == "sum" else None if denominator is None else float(denominator)
     if not 0 <= label_smoothing <= 1 or divisor != divisor:
         return None
+    over = overwrite_logits and overwritable(logits)
     numbers = {name: float(value) for name, value in coefficients.items()}
-    call = Call(term, plan, target, ignore_index, label_smoothing, reduction, divisor, numbers)
+    call = Call(term, plan, target, ignore_index, label_smoothing, reduction, divisor, numbers, over)
     try:
         if logits.requires_grad and torch.is_grad_enabled():
             return Value.apply(logits, target, call)  # type: ignore[no-any-return, no-untyped-call]
@@ -147,6 +150,7 @@ class Call(NamedTuple):
     reduction: str
     divisor: float | None  # None: the number of rows that count
     coefficients: Mapping[str, float]
+    overwrite: bool  # whether the gradient may be written over the logits
 
     def generally(self, logits: Tensor) -> Tensor:
         """The same call, differentiable to any order."""
@@ -250,16 +254,16 @@ class Work:
         else:
             factor = slope.item() / self.divisor if self.divisor else 0.0
         z = class_planes(logits.detach())
-        whole = torch.empty_like(z)
-        for i, (rows, given, peaks) in enumerate(self.passes):
-            if peaks is None:
-                self.host.add_label_gradient(given, self.packed[rows], slopes[rows], factor, whole)
-                continue
-            g = torch.empty_like(z) if i else whole
+        *others, last = (one for one in self.passes if one[-1] is not None)
+        over = self.call.overwrite and not last[1][self.host.TAU]
+        whole: Any = None
+        for rows, given, peaks in (*others, last):
+            g = overwritten(z) if over and given is last[1] else torch.empty_like(z)
             self.host.spread(given, self.packed[rows], peaks, slopes[rows], factor, g, self.host.NO_NUMBERS)
-            if i:
-                whole.add_(g)
-        return whole.view(logits.shape)
+            whole = g if whole is None else g.add_(whole)
+        for rows, given, _ in self.passes[len(others) + 1 :]:
+            self.host.add_label_gradient(given, self.packed[rows], slopes[rows], factor, whole)
+        return whole.view(logits.shape)  # type: ignore[no-any-return]
 
 
 class Value(torch.autograd.Function):
@@ -280,7 +284,8 @@ class Value(torch.autograd.Function):
             return g, None, None
         if batched(grad):  # compiled code cannot see into it; a row's value depends on its own logits alone
             one = torch.ones(grad.shape, dtype=grad.dtype)
-            whole = Work(ctx.call, logits, differentiable=False).gradient(logits, one)
+            call = ctx.call._replace(overwrite=False)  # the product has memory of its own
+            whole = Work(call, logits, differentiable=False).gradient(logits, one)
             by = grad if grad.ndim == 0 or logits.ndim == 1 else grad.unsqueeze(1)
             return whole * by, None, None
         work = ctx.work or Work(ctx.call, logits, differentiable=True)

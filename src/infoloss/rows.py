@@ -74,13 +74,20 @@ class Rows:
         batch: the rows.
         readings: every statistic that will be read, with the views it is read through.
         coefficients: values of named coefficients.
+        overwrite: whether the gradient may be written over the logits, if one pass is all that reads them.
     """
 
     def __init__(
-        self, batch: Batch, readings: Iterable[tuple[Views, Statistic]], coefficients: Mapping[str, Value]
+        self,
+        batch: Batch,
+        readings: Iterable[tuple[Views, Statistic]],
+        coefficients: Mapping[str, Value],
+        *,
+        overwrite: bool = False,
     ) -> None:
         self.batch = batch
         self.coefficients = coefficients
+        self.overwrite = overwrite
         self.passes = passes_of(readings, smoothing=batch.smoothing > 0)
         # half types once for several passes, so that their gradients are added before they are rounded
         several = len(self.passes) > 1 and batch.logits.dtype.itemsize < 4
@@ -110,6 +117,7 @@ class Rows:
                 floor=one.floor or 0.0,
                 kept=batch.kept,
                 coefficients=self.coefficients,
+                overwrite=self.overwrite and len(self.passes) == 1,
             )
             for one in self.passes
         )
@@ -150,7 +158,7 @@ def read(
 
     Args:
         term, logits, target, coefficients: as in :meth:`infoloss.Term.__call__`.
-        options: as in :func:`infoloss.batch.make_batch`, and ``group``.
+        options: as in :func:`infoloss.batch.make_batch`, ``group`` and ``overwrite_logits``.
 
     Raises:
         ValueError: a name without a value, a missing target, or a soft one that has no meaning here.
@@ -161,6 +169,7 @@ def read(
         raise ValueError(f"{term} reads the target: call it with (logits, target)")
     readings = list(term.readings())
     options = dict(options)
+    overwrite = options.pop("overwrite_logits", False)
     axis = 0 if logits.ndim == 1 else 1
     logits, target, shard = located(
         logits, target, options.pop("group", None), axis=axis, names=("logits", "target")
@@ -172,7 +181,7 @@ def read(
             f"{names} is defined for class indices only: it takes neither probabilities as target "
             "nor label_smoothing"
         )
-    return Rows(batch, readings, coefficients)
+    return Rows(batch, readings, coefficients, overwrite=overwrite)
 
 
 def _masked(logits: Tensor, readings: Iterable[tuple[Views, Statistic]], shard: ClassShard | None) -> Tensor:

@@ -196,6 +196,7 @@ class Term:
         denominator: Tensor | float | None = None,
         coefficients: Mapping[str, Value] | None = None,
         group: Any = None,
+        overwrite_logits: bool = False,
     ) -> Tensor:
         """The loss of a batch, as ``F.cross_entropy`` is called.
 
@@ -215,6 +216,9 @@ class Term:
             group: the process group over whose ranks the classes are spread (or a
                 :class:`~infoloss.ClassShard` of it). Every rank has its own classes' logits (and soft
                 targets), and all of everything else, and gets the same result; see docs/sharded.md.
+            overwrite_logits: let the backward pass write the gradient over the logits, which nobody may
+                then read: one array of their size less. First derivatives only; where it cannot, the
+                gradient has memory of its own as ever (docs/kernels.md).
 
         Returns:
             A scalar, or (N, d1, …) with ``reduction="none"``; float32, or float64 for float64 logits.
@@ -236,6 +240,7 @@ class Term:
                 reduction=reduction,
                 denominator=denominator,
                 coefficients=coefficients or {},
+                overwrite_logits=overwrite_logits,
             )
             if found is not None:
                 return found
@@ -245,6 +250,7 @@ class Term:
             "label_smoothing": label_smoothing,
             "sample_weight": sample_weight,
             "group": group,
+            "overwrite_logits": overwrite_logits,
         }
         rows = read(self, logits, target, coefficients, options)
         return rows.batch.reduced(row_values(self, rows), reduction, denominator)
@@ -263,7 +269,7 @@ class Term:
         Args:
             logits, target, denominator, coefficients: as in :meth:`__call__`.
             **options: ``weight``, ``ignore_index``, ``label_smoothing``, ``sample_weight``, ``group``,
-                likewise.
+                ``overwrite_logits``, likewise.
 
         Returns:
             A named tuple ``(loss, <entry> …, accuracy)`` of scalars; only ``loss`` carries a gradient.

@@ -76,12 +76,24 @@ def reduce(
     floor: float = 0.0,
     kept: Tensor | None = None,
     coefficients: Mapping[str, Tensor | float] | None = None,
+    overwrite: bool = False,
 ) -> Moments:
-    """The moments of each row, as :func:`infoloss.kernels.eager.reduce`, from the kernel that fits."""
+    """The moments of each row, as :func:`infoloss.kernels.eager.reduce`, from the kernel that fits.
+
+    With ``overwrite`` nothing else reads the logits: a compiled kernel may write their gradient over them.
+    """
     name = chosen(logits, target)
     if name != "eager" and fused.supports(views):
         return fused.reduce(
-            name, logits, target, views, needs, floor=floor, kept=kept, coefficients=coefficients
+            name,
+            logits,
+            target,
+            views,
+            needs,
+            floor=floor,
+            kept=kept,
+            coefficients=coefficients,
+            overwrite=overwrite,
         )
     return eager.reduce(logits, target, views, needs, floor=floor, kept=kept, coefficients=coefficients)
 

@@ -103,7 +103,7 @@ def gradient(
     """One pass."""
     z, n = inputs.z, len(inputs)
     cut = _plan(inputs)
-    g = torch.empty_like(z)
+    g = inputs.goal()
     on_scale = packed.new_empty((cut.parts, n)) if with_scale else None
     outer, by_class, inner = g.stride()
     with _on(z.device):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from infoloss.kernels import eager, operators
-from infoloss.kernels.inputs import Inputs, module
+from infoloss.kernels.inputs import Inputs, module, overwritable
 from infoloss.statistics import Moments
 from infoloss.views import SMALLEST_NORM, Normalized, Scaled, Shifted, SoftCapped, View
 from infoloss.visibility import values_visible
@@ -76,8 +76,13 @@ def reduce(
     floor: float = 0.0,
     kept: Tensor | None = None,
     coefficients: Mapping[str, Tensor | float] | None = None,
+    overwrite: bool = False,
 ) -> Moments:
-    """The moments of :func:`infoloss.kernels.eager.reduce`, for views that :func:`supports` accepts."""
+    """The moments of :func:`infoloss.kernels.eager.reduce`, for views that :func:`supports` accepts.
+
+    With ``overwrite`` the gradient is written over the logits where they are
+    :func:`~infoloss.kernels.inputs.overwritable` and none is read again, as they are for a norm.
+    """
     z = logits
     normalized = any(isinstance(view, Normalized) for view in views)
     if normalized and kernel not in NORMS and z.dtype.itemsize < 4:
@@ -85,7 +90,8 @@ def reduce(
     wanted = [name for name in dict.fromkeys(["maximum", *needs]) if name not in CONSTANT]
     if target is not None and "label_logit" not in wanted:
         wanted.append("label_logit")  # it tells whether the label is masked
-    inputs = Inputs(z, None, target, kept, None, floor, tuple(wanted))
+    over = overwrite and not normalized and not torch.compiler.is_compiling() and overwritable(z)
+    inputs = Inputs(z, None, target, kept, None, floor, tuple(wanted), overwrite=over)
     moments = _packed(kernel, seen_through(kernel, inputs, views, coefficients or {}))
     offset = moments.pop("offset", None)
     if offset is not None:

@@ -7,6 +7,9 @@ merges partials (:func:`_rescaled`). Where rows are few, several programs share 
 
     e (a + b u + c e) + d + k z   (+ the label's and the maximum's own shares)
 
+and may write it over what it has read: nobody but a column's own program uses its logit, and that program
+reads the label's before it writes.
+
 Elements are float32 (float64 for float64 logits), whatever they are stored as. Within a tile sums of
 exponentials are float32 without the largest elements, which are counted: beside their ones the others
 would be rounded away. Σz, Σz² and a soft target's sums are float64 from each element on, and so is
@@ -552,8 +555,11 @@ def gradient(
     if LOG_FLOOR:
         b0 += on_log_exp * _log_floor(floor)
         on_exp -= on_log_exp * _log_floor(floor)
+    begin = tl.program_id(1) * span
+    end = tl.minimum(begin + span, classes)
     through = tl.zeros((R,), tl.float64)
     anchor = on_peak + _get(slope, WHERE[OFFSET], n, inside, rows)
+    anchor = tl.where(tl.program_id(1) == 0, anchor, 0.0)
     own = tl.zeros((R,), tl.float64)
     y = tl.full((R,), -1, tl.int64)
     if label is not None:
@@ -566,13 +572,12 @@ def gradient(
         z_y = a + x_y.to(tl.float64)
         own = e_y * (b0 + b1 * u_y + b2 * e_y + on_exp) + d + k * z_y + on_label + on_square * z_y
         own = tl.where(x_y == MASKED, 0.0, own)
-        anchor += tl.where(x_y == MASKED, 0.0, on_square * z_y)
-    anchor = tl.where(tl.program_id(1) == 0, anchor, 0.0)
+        anchor += tl.where((y >= begin) & (y < end) & (x_y != MASKED), on_square * z_y, 0.0)
+        b0 = tl.where(y >= 0, b0, float("nan"))  # out of range: no gradient that could pass for one
     if peaks is not None:
         peak = tl.load(peaks + n, mask=inside, other=-1)
 
-    begin = tl.program_id(1) * span
-    end = tl.minimum(begin + span, classes)
+    tl.debug_barrier()  # every thread has the label's logit, which one of them may now write over
     for start in tl.range(begin, end, BLOCK):
         column = start + tl.arange(0, BLOCK)
         before = _tile(starts, counted, column, end, class_stride, REAL, CAP)

@@ -45,7 +45,7 @@ Arrays = tuple[Any, ...]
 """What the compiled functions read: the logits' memory and layout, labels and the one that is ignored, and
 then what is often the same in many calls: soft target, score, kept, shift, scale, tau, cap, floor, where.
 Absent arrays are empty."""
-LAYOUT, LABEL, IGNORED, KEPT, WHERE = 1, 2, 3, 6, 12
+LAYOUT, LABEL, IGNORED, KEPT, TAU, WHERE = 1, 2, 3, 6, 9, 12
 CONSTANT = 4
 NO_LABELS = np.empty(0, np.int64)
 NO_NUMBERS = np.empty(0, np.float64)
@@ -198,7 +198,10 @@ def spread(
     g: Tensor,
     g_scale: NDArray[np.float64],
 ) -> None:
-    """Write the gradient of the logits into g (B, C, S), and of the scale into ``g_scale`` (N,) or empty."""
+    """Write the gradient of the logits into g (B, C, S), and of the scale into ``g_scale`` (N,) or empty.
+
+    g may be the logits themselves, unless a norm is taken, for which they are read again.
+    """
     _run("gradient", given, packed, peaks, slopes, factor, *memory(g), g_scale)
 
 
@@ -259,7 +262,7 @@ def step(
 
     Args:
         sizes: how many moments, whether "peak" is among them, the row of "label_logit" or −1.
-        g: strided as the logits.
+        g: (B, C, S) of the logits' shape.
 
     Returns:
         Σ value, how many rows count, and a number other than 0 where a label is out of range or a row that
@@ -267,7 +270,7 @@ def step(
     """
     layout = given[LAYOUT]
     run = STEPS["rows" if layout[4] == 1 and layout[1] >= NARROW else "tiles"]
-    return run(*given, sizes, program.instructions, program.number, parameters, divisor, _flat(g), layout)  # type: ignore[no-any-return]
+    return run(*given, sizes, program.instructions, program.number, parameters, divisor, *memory(g))  # type: ignore[no-any-return]
 
 
 def moments(inputs: Inputs) -> tuple[Tensor, Tensor | None]:
@@ -287,7 +290,7 @@ def gradient(
     inputs: Inputs, packed: Tensor, besides: Tensor | None, slope: Tensor, with_scale: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Row by row or tile by tile, in one pass."""
-    g = torch.empty_like(inputs.z)
+    g = inputs.goal()
     on_scale, row = [], 0
     for part, place in _wide(inputs):
         rows = slice(row, row + len(part))

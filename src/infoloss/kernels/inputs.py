@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
-__all__ = ["Inputs", "Kernel", "module"]
+__all__ = ["Inputs", "Kernel", "module", "overwritable", "overwritten"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +25,7 @@ class Inputs:
     tau: float = 0.0  # the scale is 1/(τ‖κ(z)‖); 0: it is not
     cap: float = 0.0  # κ(z) = cap·tanh(z/cap); 0: z
     ignored: int | None = None  # rows with this label count for nothing
+    overwrite: bool = False  # the gradient may be written over z
 
     def __len__(self) -> int:
         return self.z.shape[0] * self.z.shape[2]
@@ -43,6 +45,10 @@ class Inputs:
         """A soft target (N, C)."""
         return self.target if self.target is not None and self.target.ndim == 2 else None
 
+    def goal(self) -> Tensor:
+        """Where the gradient of z is to be written: memory of its own, or that of z."""
+        return overwritten(self.z) if self.overwrite else torch.empty_like(self.z)
+
     def of_rows(self, z: Tensor, rows: slice) -> Inputs:
         """The same of some rows, whose logits are z."""
 
@@ -50,6 +56,39 @@ class Inputs:
             return None if tensor is None else tensor[rows]
 
         return replace(self, z=z, scale=cut(self.scale), target=cut(self.target), kept=cut(self.kept))
+
+
+def overwritable(z: Tensor) -> bool:
+    """Whether a gradient may take the memory of z: an operation's result, each element in its own place.
+
+    Not of a leaf, nor of a view of one, whose values are somebody's; nor where hooks on saved tensors keep
+    PyTorch from noticing that one has been written over.
+    """
+    origin = z if z._base is None else z._base
+    return (
+        torch.is_grad_enabled()
+        and z.requires_grad
+        and not origin.is_leaf
+        and torch._C._autograd._top_saved_tensors_default_hooks(True) is None
+        and _apart(z)
+    )
+
+
+def _apart(z: Tensor) -> bool:
+    """Whether no two elements of z share memory: each stride steps over all that smaller strides reach."""
+    reach = 0
+    for stride, size in sorted(zip(z.stride(), z.shape, strict=True)):
+        if size > 1:
+            if stride <= reach:
+                return False
+            reach += (size - 1) * stride
+    return True
+
+
+def overwritten(z: Tensor) -> Tensor:
+    """The memory of z for what is about to be written over it, which PyTorch is told."""
+    torch.autograd.graph.increment_version(z)
+    return z.detach()
 
 
 class Kernel(Protocol):

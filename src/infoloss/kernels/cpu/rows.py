@@ -492,6 +492,7 @@ def _gradient_of_row(
     g,
     g_layout,
     g_scale,
+    over,
     kappa,
     x,
 ):
@@ -500,7 +501,7 @@ def _gradient_of_row(
     kind = z.dtype.type
     zero, cap = np.uint64(0), kind(cap)
     centred = len(shift) > 0 or len(scale) > 0 or tau != 0
-    plain = not centred and cap == 0
+    plain = not centred and cap == 0 and not over  # no loop vectorises that reads where it writes
     log_floor = math.log(floor) if floor > 0 and len(label) else 0.0
     n, part, first, classes = i, 0, 0, all_classes
     if parts > 1:
@@ -628,11 +629,12 @@ def gradient(
         z … where: as for :func:`moments`.
         packed, peaks: (K, N) and (N,), what :func:`moments` found, merged.
         slopes, factor: (K, N) times a number, the derivatives in the moments.
-        g, g_layout: the memory for the gradient, and its strides as those of z.
+        g, g_layout: the memory for the gradient, and its strides as those of z; z itself where tau is 0.
         g_scale: (parts·N,) for the derivative in the scale, or empty.
     """
     work = layout[0] * layout[6]
     chunks = min(work, CHUNKS)
+    over = z.ctypes.data == g.ctypes.data
     for chunk in prange(chunks):
         kappa, x = np.empty(BLOCK, z.dtype), np.empty(BLOCK, z.dtype)
         for i in range(work * chunk // chunks, work * (chunk + 1) // chunks):
@@ -658,6 +660,7 @@ def gradient(
                 g,
                 g_layout,
                 g_scale,
+                over,
                 kappa,
                 x,
             )
