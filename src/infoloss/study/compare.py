@@ -163,7 +163,7 @@ def run(
     design = settled(plan, dataset)
     design = replace(design, command=command, notes=_notes(design, dataset))
     path = Path(design.name if folder is None else folder)
-    with Store.opened(path) as store, closing(_engine(workers, design.device)) as engine:
+    with Store.opened(path) as store, closing(_engine(workers, design)) as engine:
         materials = Materials(dataset, _opened(store, design))
         Session(store, engine, materials, progress, time_limit, retry_failed).carry_out()
     return analyse(path)
@@ -187,12 +187,17 @@ def _opened(store: Store, design: Design) -> Design:
     return design
 
 
-def _engine(workers: int | None, device: str) -> Engine:
+def _engine(workers: int | None, design: Design) -> Engine:
+    device, each = design.device, design.training.get("devices_per_run", 1)
     if workers is not None and workers < 1:
         raise PlanError([f"workers: {workers!r}: should be 1 or more"])
     if device != "cpu" and not getattr(torch, device).is_available():
         raise PlanError([f"device: {device!r}: this machine has none that torch can use"])
-    return Serial() if (workers or cores()) == 1 else Workers(workers, device=device)
+    if device == "cuda" and torch.cuda.device_count() < each:
+        raise PlanError([f"training.devices_per_run: {each}: this machine has {torch.cuda.device_count()}"])
+    if (workers or cores() // each) <= 1:
+        return Serial()
+    return Workers(workers, device=device, devices_per_run=each)
 
 
 def _notes(design: Design, dataset: Dataset) -> tuple[str, ...]:

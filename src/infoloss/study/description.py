@@ -104,9 +104,14 @@ def _training(design: Design) -> dict[str, str]:
         "optimiser": f"{name}{momentum}, weight decay {training['weight_decay']:g}, "
         f"batches of {training['batch_size']}, {training['warmup']:.0%} warm-up, then cosine to 0",
         "epochs": str(training["epochs"]),
-        "precision": f"{training.get('precision', 'float32')} on {design.device}",
+        "precision": f"{training.get('precision', 'float32')} on {_devices(design)}",
         **_images(training),
     }
+
+
+def _devices(design: Design) -> str:
+    count = design.training.get("devices_per_run", 1)
+    return design.device if count == 1 else f"{design.device}, each batch shared by {count} processes"
 
 
 def _images(training: Mapping[str, Any]) -> dict[str, str]:
