@@ -1,22 +1,28 @@
-"""The CPU kernel against ``F.cross_entropy``: forward and backward, ratios of medians in one table.
+"""The CPU kernel against ``F.cross_entropy`` and others: forward and backward, ratios in one table.
 
-    python -m benchmarks.kernels [--threads 2] [--pairs 15] [--processes 3] [--small] [--out FILE.json]
+    python -m benchmarks.kernels [--threads 2] [--rounds 15] [--processes 3] [--small] [--out FILE.json]
 
-Every pair times ours and the peer one after the other, A B A B, so that what else the machine does hits
-both; each fresh process gives one ratio of medians per row, and quartiles over its pairs. A ratio below
-1 is faster than the peer. The peers: ``F.cross_entropy``; the usual eager code of MIN-ENT and
-squentropy; a plain copy of the logits, the floor of anything that reads and writes them.
+A round times the peer, each of our losses, and the peer again; a ratio is one of ours over the mean of the
+two. What else the machine does hits both. Every fresh process gives its own rounds; the table has median
+and quartiles over all of them. A ratio below 1 is faster than the peer.
+
+Losses that ask the kernel for the same work share a row: what tells them apart is computed from a few numbers
+a row. Peers: ``F.cross_entropy``; the usual eager code of MIN-ENT and squentropy, ``torch.compile`` of it;
+a copy of the logits, the floor of anything that reads and writes them. "step" is a training step of the
+MLP that a study trains by default, in one thread, as a study's workers run it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +32,24 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 import infoloss as il
+from infoloss import direct
+from infoloss.models import build
+from infoloss.training.optimisers import Settings, optimiser
 
-SHAPES = [(65536, 10), (65536, 100), (16384, 1000), (4096, 32000), (2048, 128256)]
-SMALL = [(64, 10), (32, 100)]
-LOSSES = {
-    "cross_entropy": "cross_entropy",
-    "min_ent": "min_ent",
-    "squentropy": "squentropy",
-    "focal": "focal",
-    "brier": "brier",
-    "balanced_softmax": "balanced_softmax",
-    "pc_softmax": "pc_softmax",
-    "logit_norm": "logit_norm",
-    "cross_entropy + z_loss": "cross_entropy + z_loss",
-    "cross_entropy + max_suppression": "cross_entropy + max_suppression",
-}
+Run = Callable[[], object]
+
+SHAPES: list[tuple[int, ...]] = [
+    (65536, 10),
+    (65536, 100),
+    (16384, 1000),
+    (4096, 32000),
+    (2048, 128256),
+    (8, 21, 512, 512),
+]
+SMALL: list[tuple[int, ...]] = [(64, 10), (32, 100), (2, 3, 4, 5)]
+ALL_LOSSES_UP_TO = 1 << 25
+"""Logits up to which every kind of work has its row; beyond, those of :data:`CHOSEN`."""
+CHOSEN = ("cross_entropy", "min_ent", "squentropy", "pc_softmax", "logit_norm")
 
 
 def usual_min_ent(z: Tensor, y: Tensor) -> Tensor:
@@ -53,7 +62,28 @@ def usual_squentropy(z: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(z, y) + (others / (z.shape[1] - 1)).mean()
 
 
-def step(loss: Callable[[Tensor, Tensor], Tensor], z: Tensor, y: Tensor) -> Callable[[], None]:
+def bound(name: str, classes: int) -> il.Term:
+    """A loss by name, or a regulariser beside cross entropy, with a prior where it needs one."""
+    term = il.parse(name)
+    if not term.has_loss:
+        term = il.cross_entropy() + term
+    prior = torch.softmax(torch.linspace(-1, 1, classes, dtype=torch.float64), 0)
+    return term.bind(**dict.fromkeys(term.unbound, prior))
+
+
+def kinds_of_work() -> dict[str, list[str]]:
+    """The catalogue, grouped by what a call asks of the kernel: by its first name, all names of a group."""
+    groups: dict[Any, list[str]] = {}
+    for name in [*CHOSEN, *sorted(set(il.catalogue) - set(CHOSEN))]:
+        plan = direct.plan_of(bound(name, 3), 0.0)
+        if plan is None:  # it would not be the compiled kernel that is measured
+            raise ValueError(f"{name} has no plan")
+        work = tuple((frozenset(p.names), tuple(map(type, p.views))) for p in plan.passes)
+        groups.setdefault(work, []).append(name)
+    return {names[0]: names for names in groups.values()}
+
+
+def step(loss: Callable[[Tensor, Tensor], Tensor], z: Tensor, y: Tensor) -> Run:
     def run() -> None:
         z.grad = None
         loss(z, y).backward()
@@ -61,56 +91,122 @@ def step(loss: Callable[[Tensor, Tensor], Tensor], z: Tensor, y: Tensor) -> Call
     return run
 
 
-def copy(z: Tensor) -> Callable[[], None]:
+def copy(z: Tensor) -> Run:
     source, goal = z.detach(), torch.empty_like(z)
-
-    def run() -> None:
-        goal.copy_(source)
-
-    return run
+    return lambda: goal.copy_(source)
 
 
-def work(rows: int, classes: int) -> list[tuple[str, str, Callable[[], None], Callable[[], None]]]:
-    """(what, against what, ours, the peer) for one shape."""
-    z = torch.randn(rows, classes).requires_grad_()
-    y = torch.randint(0, classes, (rows,))
-    prior = torch.softmax(torch.randn(classes, dtype=torch.float64), 0)
-    peer = step(F.cross_entropy, z, y)
-    ours = {}
-    for name, text in LOSSES.items():
-        term = il.parse(text)
-        ours[name] = step(term.bind(**dict.fromkeys(term.unbound, prior)), z, y)
-    rows_of_table = [(name, "F.cross_entropy", run, peer) for name, run in ours.items()]
-    rows_of_table += [
-        ("min_ent", "its usual code", ours["min_ent"], step(usual_min_ent, z, y)),
-        ("squentropy", "its usual code", ours["squentropy"], step(usual_squentropy, z, y)),
-        ("squentropy", "a copy of the logits", ours["squentropy"], copy(z)),
-    ]
-    return rows_of_table
+def compiled(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    torch._dynamo.reset()
+    return torch.compile(loss, fullgraph=True, dynamic=False)  # type: ignore[no-any-return]
 
 
-def paired(ours: Callable[[], None], peer: Callable[[], None], pairs: int) -> list[float]:
-    """Ratios ours/peer of pairs timed one after the other."""
-    ours()
-    peer()
-    ratios = []
-    for _ in range(pairs):
-        start = time.perf_counter()
-        ours()
-        between = time.perf_counter()
-        peer()
-        ratios.append((between - start) / (time.perf_counter() - between))
-    return ratios
+Comparison = tuple[str, Run, dict[str, Run]]
+"""A peer, what it runs, and ours by name."""
 
 
-def measured(threads: int, pairs: int, small: bool) -> list[dict[str, Any]]:
-    torch.set_num_threads(threads)
+def comparisons(shape: tuple[int, ...], small: bool) -> Iterable[Comparison]:
+    """The peers of a shape, one after the other."""
     torch.manual_seed(0)
-    found = []
-    for rows, classes in SMALL if small else SHAPES:
-        for what, against, ours, peer in work(rows, classes):
-            ratios = paired(ours, peer, pairs)
-            found.append({"shape": [rows, classes], "work": what, "against": against, "ratios": ratios})
+    z = torch.randn(shape).requires_grad_()
+    y = torch.randint(0, shape[1], shape[:1] + shape[2:])
+    names = list(kinds_of_work()) if z.numel() <= ALL_LOSSES_UP_TO else list(CHOSEN)
+    ours = {name: step(bound(name, shape[1]), z, y) for name in names}
+    yield "F.cross_entropy", step(F.cross_entropy, z, y), ours
+    if len(shape) == 2 and (shape[1] >= 1000 or small):
+        for name, usual in (("min_ent", usual_min_ent), ("squentropy", usual_squentropy)):
+            mine = {name: step(bound(name, shape[1]), z, y)}
+            yield "its usual code", step(usual, z, y), mine
+            if not small:
+                yield "torch.compile of that", step(compiled(usual), z, y), mine
+    if shape in (SHAPES[4], SMALL[0]):
+        yield "a copy of the logits", copy(z), {name: ours[name] for name in CHOSEN[:3]}
+
+
+def training_steps() -> Comparison:
+    """A training step of a small study's model, with F.cross_entropy and with ours."""
+    rows = torch.randn(1280, 64)
+    labels = torch.randint(0, 10, (1280,))
+
+    def of(loss: Callable[[Tensor, Tensor], Tensor]) -> Run:
+        model = build("mlp", input_shape=(64,), classes=10, seed=0)
+        optimise = optimiser(model.parameters(), Settings(learning_rate=0.01, batch_size=128))
+        batches = torch.arange(1280).split(128)
+        turn = 0
+
+        def run() -> None:
+            nonlocal turn
+            turn += 1
+            batch = batches[turn % len(batches)]
+            optimise.zero_grad()
+            loss(model(rows[batch]), labels[batch]).backward()
+            optimise.step()
+
+        return run
+
+    return "F.cross_entropy", of(F.cross_entropy), {name: of(bound(name, 10)) for name in CHOSEN[:3]}
+
+
+def ratios(comparison: Comparison, rounds: int, repeat: int = 1) -> dict[str, list[float]]:
+    """Ours over the peer, by name and round; ``repeat`` calls are timed as one."""
+    _, peer, ours = comparison
+
+    def seconds(run: Run) -> float:
+        start = time.perf_counter()
+        for _ in range(repeat):
+            run()
+        return time.perf_counter() - start
+
+    for run in (peer, *ours.values()):
+        seconds(run)
+    found: dict[str, list[float]] = {name: [] for name in ours}
+    before = seconds(peer)
+    for _ in range(rounds):
+        times = {name: seconds(run) for name, run in ours.items()}
+        after = seconds(peer)
+        for name, value in times.items():
+            found[name].append(2 * value / (before + after))
+        before = after
+    return found
+
+
+def measured(threads: int, rounds: int, small: bool) -> list[dict[str, Any]]:
+    """The rows of one process."""
+    rows = []
+    with il.kernels.use("cpu"):
+        torch.set_num_threads(1)
+        comparison = training_steps()
+        for name, values in ratios(comparison, rounds, repeat=1 if small else 100).items():
+            rows.append({"shape": "step 128×10", "work": name, "against": comparison[0], "ratios": values})
+        torch.set_num_threads(threads)
+        for shape in SMALL if small else SHAPES:
+            for comparison in comparisons(shape, small):
+                for name, values in ratios(comparison, rounds).items():
+                    text = "×".join(map(str, shape))
+                    rows.append({"shape": text, "work": name, "against": comparison[0], "ratios": values})
+    return rows
+
+
+FIRST_CALL = """
+import time, torch, infoloss as il
+torch.set_num_threads(1)
+z, y = torch.randn(128, {classes}, requires_grad=True), torch.zeros(128, dtype=torch.int64)
+with il.kernels.use("cpu"):
+    start = time.perf_counter()
+    il.squentropy()(z, y).backward()
+print(time.perf_counter() - start)
+"""
+
+
+def first_calls() -> dict[str, list[float]]:
+    """Seconds of the first call in a process, of short and of long rows: compiled anew, and from the disk."""
+    found: dict[str, list[float]] = {"compiled": [], "cached": []}
+    for classes in (10, 1000):
+        with tempfile.TemporaryDirectory() as cache:
+            for kind in found:
+                command = [sys.executable, "-c", FIRST_CALL.format(classes=classes)]
+                environment = {**os.environ, "NUMBA_CACHE_DIR": cache}
+                found[kind].append(round(float(subprocess.check_output(command, env=environment)), 1))
     return found
 
 
@@ -128,48 +224,53 @@ def conditions(threads: int) -> dict[str, Any]:
     }
 
 
+def paired(ours: Run, peer: Run, pairs: int) -> list[float]:
+    """Ratios ours/peer of pairs timed one after the other."""
+    return ratios(("", peer, {"ours": ours}), pairs)["ours"]
+
+
 def table(runs: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Median and quartiles over all pairs of all processes, a row for each kind of work."""
+    """Median and quartiles over all rounds of all processes, a row for each kind of work."""
     lines = []
     for same in zip(*runs, strict=True):
-        ratios = np.concatenate([one["ratios"] for one in same])
-        low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+        values = np.concatenate([one["ratios"] for one in same])
+        low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
         line = {key: same[0][key] for key in ("shape", "work", "against")}
-        lines.append(line | {"lower": low, "median": middle, "upper": high, "n": len(ratios)})
+        lines.append(line | {"lower": low, "median": middle, "upper": high, "n": len(values)})
     return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--processes", type=int, default=3)
     parser.add_argument("--small", action="store_true", help="tiny shapes: does it run?")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--one-process", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one_process:
-        json.dump(measured(options.threads, options.pairs, options.small), sys.stdout)
+        json.dump(measured(options.threads, options.rounds, options.small), sys.stdout)
         return
     command = [sys.executable, "-m", "benchmarks.kernels", "--one-process"]
-    command += ["--threads", str(options.threads), "--pairs", str(options.pairs)]
+    command += ["--threads", str(options.threads), "--rounds", str(options.rounds)]
     command += ["--small"] * options.small
-    runs = [json.loads(subprocess.check_output(command)) for _ in range(options.processes)]
-    lines = table(runs)
-    print(
-        "ratio of times, ours / peer: median [quartiles]; n pairs; " + json.dumps(conditions(options.threads))
-    )
+    lines = table([json.loads(subprocess.check_output(command)) for _ in range(options.processes)])
+    about = conditions(options.threads)
+    print("ratio of times, ours / peer: median [quartiles]; " + json.dumps(about))
     for line in lines:
-        shape = "×".join(map(str, line["shape"]))
         print(
-            f"{shape:>12}  {line['work']:<32} {line['against']:<22} "
+            f"{line['shape']:>14}  {line['work']:<24} {line['against']:<22} "
             f"{line['median']:.2f} [{line['lower']:.2f}, {line['upper']:.2f}]  n = {line['n']}"
         )
+    shared = {name: names for name, names in kinds_of_work().items() if len(names) > 1}
+    print("the same work as " + "; ".join(f"{name}: {', '.join(n[1:])}" for name, n in shared.items()))
+    first = {} if options.small else first_calls()
+    print(f"seconds of the first call, short and long rows: {first}")
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(
-            json.dumps({"conditions": conditions(options.threads), "table": lines}, indent=1)
-        )
+        found = {"conditions": about, "table": lines, "same_work": shared, "first_call_s": first}
+        options.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

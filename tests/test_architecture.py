@@ -28,6 +28,7 @@ HEART = (
     "kernels",
     "batch",
     "rows",
+    "direct",
     "row_blocks",
     "terms",
     "catalogue",

@@ -67,6 +67,11 @@ def test_images_arrive_normalised_with_channels_last():
     assert seen.layer.weight.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_layers_of_other_shapes_are_left_alone():
+    volume = nn.Sequential(nn.Unflatten(1, (1, 3)), nn.Conv3d(1, 2, (3, 8, 8)), nn.Flatten())
+    assert Classifier(volume, classes=2)(BYTES).shape == (40, 2)
+
+
 def test_bfloat16_is_inside_and_float32_outside():
     seen = Seen()
     exact = Classifier(seen, classes=2)(BYTES)

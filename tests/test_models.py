@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from infoloss.models import MODELS, build
+from infoloss.models.images import pooled_relu
 from infoloss.named import named
 
 EMNIST, CIFAR = (1, 28, 28), (3, 32, 32)
@@ -98,6 +99,16 @@ def test_batch_norm_stands_before_every_affine_map():
     kinds = [type(layer) for layer in model]
     once = [nn.BatchNorm1d, nn.Linear, nn.ReLU]
     assert kinds == [*once, *once, nn.BatchNorm1d, nn.Linear]
+
+
+def test_pooling_before_relu_is_relu_before_pooling():
+    x = torch.randn(3, 4, 9, 8, requires_grad=True)
+    usual = nn.functional.max_pool2d(x.relu(), 2)
+    ours = nn.Sequential(*pooled_relu())(x)
+    assert torch.equal(ours, usual)
+    weight = torch.randn_like(usual)
+    gradients = [torch.autograd.grad((weight * y).sum(), x)[0] for y in (ours, usual)]
+    assert torch.equal(*gradients)
 
 
 def test_he_starts_have_their_spread():
@@ -188,6 +199,8 @@ class TestOnesOwn:
     @pytest.mark.parametrize("name", ["counted", "shaped", "Net"])
     def test_a_function_gets_what_its_signature_has(self, name):
         model = build(f"my_models:{name}", classes=3, input_shape=(4,), seed=0)
+        assert not any(nn.parameter.is_lazy(parameter) for parameter in model.parameters())
+        assert model.training
         assert model(torch.randn(2, 4)).shape == (2, 3)
 
     def test_options_are_passed_on(self):
@@ -301,6 +314,23 @@ class TestLibraries:
         images = torch.randn(2, *CIFAR)
         model = build("hf:vit", classes=6, input_shape=CIFAR, seed=0)
         assert torch.equal(model(images), images.flatten(1)[:, :6])
+
+    @pytest.mark.parametrize("pretrained", [False, True])
+    def test_a_small_model_of_transformers_itself(self, tmp_path, pretrained):
+        transformers = pytest.importorskip("transformers")
+        sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+        config = transformers.BertConfig(vocab_size=30, num_labels=2, **sizes)
+        saved = transformers.BertForSequenceClassification(config)
+        saved.save_pretrained(tmp_path)
+        model = build(f"hf:{tmp_path}", classes=5, input_shape=(6,), seed=0, pretrained=pretrained).eval()
+        tokens = torch.tensor([[3, 9, 4, 0, 0, 0], [3, 9, 4, 7, 7, 1]], dtype=torch.int32)
+        logits = model(tokens)
+        assert logits.shape == (2, 5)
+        assert torch.allclose(logits[:1], model(tokens[:1, :3]), atol=1e-6), "padding takes no part"
+        same = torch.equal(
+            saved.bert.embeddings.word_embeddings.weight, model.model.bert.embeddings.word_embeddings.weight
+        )
+        assert same == pretrained
 
     @pytest.mark.parametrize(("name", "package"), [("timm:resnet18", "timm"), ("hf:bert", "transformers")])
     def test_what_is_not_installed_is_named(self, monkeypatch, name, package):

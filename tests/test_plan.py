@@ -207,6 +207,11 @@ class TestSettled:
         design = settled(small_plan(training={"augmentation": ["mixup"]}), blobs())
         assert design.training["augmentation"] == ["mixup=0.2"]
 
+    @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+    def test_bfloat16_is_said(self, precision):
+        notes = settled(small_plan(training={"precision": precision}), blobs()).notes
+        assert any("trained in bfloat16" in note for note in notes) == (precision == "bfloat16")
+
     def test_a_model_of_ones_own_is_known_by_its_source(self, tmp_path, monkeypatch):
         def designed(body):
             (tmp_path / "my_net.py").write_text(

@@ -277,6 +277,25 @@ def test_the_schedule_rises_then_follows_the_cosine_to_zero():
     assert factors[55] == pytest.approx(0.5)
     assert all(later < earlier for earlier, later in pairwise(factors[10:]))
     assert 0 < factors[-1] < 0.001
+    constant = [learning_rate_factor(t, steps=100, warmup=0.1, schedule="constant") for t in range(100)]
+    assert constant == factors[:10] + [1.0] * 90
+
+
+def test_the_schedule_reaches_the_optimiser():
+    """With the constant rate, SGD without momentum moves the weights by the rate times the gradient."""
+
+    class Steps(CrossEntropy):
+        def forward(self, logits, target, *, sample_weight=None):
+            return logits.sum() / len(logits) / 3
+
+    model = nn.Linear(3, 3)
+    before = model.bias.detach().clone()
+    settings = Settings(
+        learning_rate=0.5, optimiser="sgd", momentum=0, weight_decay=0, epochs=2, batch_size=16, warmup=0,
+        schedule="constant",
+    )  # fmt: skip
+    fit(model, Steps(), blobs(64, 0), None, settings=settings, seed=0)
+    assert torch.allclose(before - model.bias, torch.full((3,), 8 * 0.5 / 3), atol=1e-6)
 
 
 class TestLockedTest:

@@ -24,7 +24,7 @@ from infoloss.kernels.program import Program, Symbol, Tape
 from infoloss.rows import label_only, passes_of
 from infoloss.statistics import STATISTICS, smoothed
 from infoloss.views import Shifted, View
-from infoloss.visibility import untraced
+from infoloss.visibility import batched
 
 if TYPE_CHECKING:
     from infoloss.terms import Statistic, Term
@@ -268,16 +268,17 @@ class Value(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         logits, _ = ctx.saved_tensors  # raises where one of them has been changed in place
-        if torch.is_grad_enabled() or not untraced(grad):
-            create = torch.is_grad_enabled()
-            with torch.enable_grad():
-                z = logits.view_as(logits)
-                (g,) = torch.autograd.grad(ctx.call.generally(z), z, grad, create_graph=create)
+        if torch.is_grad_enabled():
+            z = logits.view_as(logits)
+            (g,) = torch.autograd.grad(ctx.call.generally(z), z, grad, create_graph=True)
             return g, None, None
-        work, ctx.work = (
-            ctx.work or Work(ctx.call, logits, differentiable=True),
-            None,
-        )  # let go of what it holds
+        if batched(grad):  # compiled code cannot see into it; a row's value depends on its own logits alone
+            one = torch.ones(grad.shape, dtype=grad.dtype)
+            whole = Work(ctx.call, logits, differentiable=False).gradient(logits, one)
+            by = grad if grad.ndim == 0 or logits.ndim == 1 else grad.unsqueeze(1)
+            return whole * by, None, None
+        work = ctx.work or Work(ctx.call, logits, differentiable=True)
+        ctx.work = None  # let go of what it holds
         return work.gradient(logits, grad), None, None
 
 
@@ -286,7 +287,8 @@ def _constants(one: Pass, z: Tensor, call: Call) -> tuple[Any, ...]:
     from infoloss.kernels import fused, host
     from infoloss.kernels.inputs import Inputs
 
-    inputs = Inputs(z, None, None, None, None, one.floor, one.names)
+    planes = z[:, :, None] if z.ndim == 2 else z
+    inputs = Inputs(planes, None, None, None, None, one.floor, one.names)
     inputs = fused.seen_through("cpu", inputs, one.views, call.coefficients)
     found = host.arrays(inputs)[host.CONSTANT :]
     if inputs.scale is None:

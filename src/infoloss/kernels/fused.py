@@ -18,7 +18,7 @@ from infoloss.kernels import eager, operators
 from infoloss.kernels.inputs import Inputs, module
 from infoloss.statistics import Moments
 from infoloss.views import SMALLEST_NORM, Normalized, Scaled, Shifted, SoftCapped, View
-from infoloss.visibility import untraced, values_visible
+from infoloss.visibility import values_visible
 
 __all__ = ["CONSTANT", "NORMS", "left_by", "reduce", "seen_through", "supports"]
 
@@ -147,17 +147,15 @@ class Packed(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         z, scale, target, kept, shift, packed, besides = ctx.saved_tensors
         inputs = replace(ctx.inputs, z=z, scale=scale, target=target, kept=kept, shift=shift)
-        if not torch.is_grad_enabled() and untraced(grad):
+        if not torch.is_grad_enabled():
             found = ctx.kernel.gradient(inputs, packed, besides, grad, ctx.needs_input_grad[2])
             return None, *found, None
         # create_graph=True: PyTorch's own derivatives of the eager form, of aliases, so that the scale's own
         # dependence on z is left to the graph outside
-        create = torch.is_grad_enabled()
-        with torch.enable_grad():
-            x, y = z.view_as(z), None if scale is None else scale.view_as(scale)
-            of = [v for v in (x, y) if v is not None and v.requires_grad]
-            again = _eager_packed(replace(inputs, z=x, scale=y))
-        parts = iter(torch.autograd.grad(again, of, grad, create_graph=create, allow_unused=True))
+        x, y = z.view_as(z), None if scale is None else scale.view_as(scale)
+        of = [v for v in (x, y) if v is not None and v.requires_grad]
+        again = _eager_packed(replace(inputs, z=x, scale=y))
+        parts = iter(torch.autograd.grad(again, of, grad, create_graph=True, allow_unused=True))
         gz = next(parts) if z.requires_grad else None
         gs = next(parts) if scale is not None and scale.requires_grad else None
         return None, gz, gs, None

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from infoloss.named import named
@@ -56,6 +57,11 @@ def _users(
     model = make(**given)
     if not isinstance(model, nn.Module):
         raise TypeError(f"the model {name} made {type(model).__name__}; expected a torch.nn.Module")
+    if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
+        # Lazy layers learn their sizes, and draw their weights, from the first rows that they see.
+        with torch.no_grad():
+            model.eval()(torch.zeros(2, *input_shape))
+        model.train()
     return model
 
 

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from infoloss.study.design import Arm, Design, arms, learning_rates
+from infoloss.study.design import Arm, Design, arms, learning_rates, looks
 from infoloss.study.fingerprint import fingerprint
 from infoloss.study.plan import Loss, Plan, PlanError
 from infoloss.study.runs import KERNEL, PROTOCOL, Arrays, Job, Outcome, outcome_of
+from infoloss.training.memory import peak_memory, reset_peak_memory
 
 __all__ = ["FunctionMaterials", "function_design", "function_runs"]
 
@@ -65,6 +66,8 @@ def function_design(train: Train, plan: Plan, *, command: str = "") -> Design:
         device="the function's own",
         notes=_notes(name, print_.notes),
         command=command,
+        trials=plan.tuning.trials if tuned else 0,
+        looks=looks(plan, len(plan.seeds) if plan.seeds else SEEDS),
     )
 
 
@@ -128,10 +131,11 @@ def function_runs(train: Train) -> Callable[[Mapping[str, Any], Arrays], Outcome
 
         criterion = criterion_of(config["loss"], {})
         rate = config["learning_rate"]
+        reset_peak_memory(_device())
         started = perf_counter()
         with _seeded(config["seed"]):
             given = train(criterion, config["seed"], **({} if rate is None else {"learning_rate": rate}))
-        seconds = perf_counter() - started
+        seconds, peak = perf_counter() - started, peak_memory(_device())
         arrays = _outputs(given)
         validation = torch.from_numpy(arrays["validation_logits"])
         if not bool(validation.isfinite().all()) or not np.isfinite(arrays["test_logits"]).all():
@@ -140,9 +144,14 @@ def function_runs(train: Train) -> Callable[[Mapping[str, Any], Arrays], Outcome
             arrays = {name: array for name, array in arrays.items() if not name.startswith("test_")}
         target = torch.from_numpy(arrays["validation_target"])
         scores = validation_scores(criterion.term, validation, target)
-        return outcome_of(arrays, status="done", validation=scores, seconds=seconds)
+        return outcome_of(arrays, status="done", validation=scores, seconds=seconds, peak_memory_mib=peak)
 
     return performed
+
+
+def _device() -> torch.device:
+    """Where the memory is that matters: on the GPU, once the function uses one."""
+    return torch.device("cuda" if torch.cuda.is_initialized() else "cpu")  # type: ignore[no-untyped-call]
 
 
 @contextmanager

@@ -46,7 +46,7 @@ __all__ = [
     "versions",
 ]
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised by hand when the same configuration would no longer give the same numbers."""
 
 KERNEL = "cpu" if available("cpu") else "eager"
@@ -95,6 +95,7 @@ class Outcome:
             "bindings",
             "seed",
             "learning_rate",
+            "trial",
             "protocol",
         )
         return {
@@ -285,9 +286,17 @@ def _fields(**given: Any) -> dict[str, Any]:
     return {**empty, **cleaned, "versions": versions()}
 
 
-@cache
+_MODELS_FROM = ("timm", "transformers")
+
+
 def versions() -> dict[str, str]:
     """Of what a run's numbers may depend on without being part of its identity."""
+    loaded = {name: sys.modules[name] for name in _MODELS_FROM if sys.modules.get(name) is not None}
+    return _versions() | {name: getattr(module, "__version__", "") for name, module in loaded.items()}
+
+
+@cache
+def _versions() -> dict[str, str]:
     return {
         "infoloss": version("infoloss"),
         "torch": torch.__version__,

@@ -42,7 +42,10 @@ class Classifier(nn.Module):
         precision: str = "float32",
     ) -> None:
         super().__init__()
-        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = model
+        for layer in model.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.classes, self.precision = classes, precision
         self.normalised = normalisation is not None
         for name, values in (normalisation or {}).items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from time import perf_counter
@@ -11,6 +12,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from infoloss import kernels
 from infoloss.training.augmentation import Augmented, augmentation, augmented, random_numbers
 from infoloss.training.mapped import MappedRows
 from infoloss.training.optimisers import Settings, learning_rate_factor, optimiser
@@ -141,8 +143,15 @@ def fit(
         epoch.
     """
     devices = [train.target.device] if train.target.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
+    with torch.random.fork_rng(devices), _compiled(train.target.device):
         return _fitted(_Training(model, criterion, train, settings, seed), validation, metric)
+
+
+def _compiled(device: torch.device) -> AbstractContextManager[None]:
+    """The compiled CPU kernel for small batches too, since here it is called often enough to be loaded."""
+    if device.type == "cpu" and kernels.available("cpu"):
+        return kernels.use("cpu")
+    return nullcontext()
 
 
 def _fitted(training: _Training, validation: Rows | None, metric: str) -> Fit:
@@ -229,7 +238,10 @@ class _Training:
 
     def _one_step(self, batch: Tensor) -> Tensor:
         factor = learning_rate_factor(
-            self.step, steps=self.settings.epochs * len(self.sizes), warmup=self.settings.warmup
+            self.step,
+            steps=self.settings.epochs * len(self.sizes),
+            warmup=self.settings.warmup,
+            schedule=self.settings.schedule,
         )
         for group in self.optimiser.param_groups:
             group["lr"] = factor * self.settings.learning_rate

@@ -1,4 +1,4 @@
-"""Optimisers, and the one schedule: linear warm-up, then a cosine down to zero."""
+"""Optimisers, and schedules: linear warm-up, then a cosine down to zero or a constant rate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ __all__ = ["OPTIMISERS", "Settings", "learning_rate_factor", "optimiser"]
 class Settings:
     """How a model is trained; everything but the model, the loss, the data and the seed.
 
-    ``warmup`` is the share of all steps in which the learning rate rises; ``momentum`` belongs to ``"sgd"``;
+    ``warmup`` is the share of all steps in which the learning rate rises, ``schedule`` ("cosine", "constant")
+    what comes after; ``momentum`` belongs to ``"sgd"``; ``"adamw"`` without weight decay is Adam;
     ``augmentation`` names what ``infoloss.training.augmentation`` does to every batch, in order.
     """
 
@@ -27,6 +28,7 @@ class Settings:
     epochs: int = 40
     batch_size: int = 64
     warmup: float = 0.05
+    schedule: str = "cosine"
     augmentation: Sequence[str] = ()
 
 
@@ -61,8 +63,8 @@ def optimiser(parameters: Iterable[nn.Parameter], settings: Settings) -> torch.o
     return OPTIMISERS[settings.optimiser](parameters, settings)
 
 
-def learning_rate_factor(step: int, *, steps: int, warmup: float) -> float:
-    """Factor on the learning rate at a step counted from 0: (t+1)/w in the warm-up, then ½(1 + cos πs).
+def learning_rate_factor(step: int, *, steps: int, warmup: float, schedule: str = "cosine") -> float:
+    """Factor on the learning rate at a step counted from 0: (t+1)/w in the warm-up, then ½(1 + cos πs), or 1.
 
     w = ``warmup`` · ``steps``, and s runs from 0 at the end of the warm-up to 1 after the last step, so that
     every step moves the weights.
@@ -74,4 +76,6 @@ def learning_rate_factor(step: int, *, steps: int, warmup: float) -> float:
     rising = round(warmup * steps)
     if step < rising:
         return (step + 1) / rising
+    if schedule == "constant":
+        return 1.0
     return 0.5 * (1 + cos(pi * (step - rising) / (steps - rising)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,18 @@ def compiled(function: Callable[..., Any], **options: Any) -> Any:
     """``numba.njit`` with a disk cache; in memory, with one warning, where it cannot be written."""
     try:
         return njit(cache=True, nogil=True, **options)(function)
-    except RuntimeError as error:
-        warnings.warn(f"infoloss compiles its CPU kernel anew in every process: {error}", stacklevel=2)
+    except RuntimeError:  # no place for the cache
+        _warn_once()
         return njit(nogil=True, **options)(function)
+
+
+@cache
+def _warn_once() -> None:
+    warnings.warn(
+        "infoloss compiles its CPU kernel anew in every process, since Numba can write neither beside it nor "
+        "in the user's cache; set NUMBA_CACHE_DIR to a folder that can be written",
+        stacklevel=3,
+    )
 
 
 def unmanaged(**options: Any) -> Callable[[Callable[..., Any]], Any]:

@@ -384,6 +384,9 @@ def _moments_of_row(
                 l3 += more[2]
                 l4 += more[3]
                 wanted |= more[4]
+    if m == -np.inf:  # every class is masked, or nan
+        for j in range(np.uint64(classes)):
+            m += z[at + j]
     if len(label):
         if 0 <= y < classes:
             x_y = z[at + np.uint64(y)]
