@@ -204,6 +204,7 @@ def test_options_reach_their_place(asked: Any) -> None:
             "bfloat16",
         ],
         *["--learning-rates", "0.1", "0.2", "0.3", "0.4", "--tuning-seeds", "2"],
+        *["--devices-per-run", "2", "--engine", "ray", "--address", "head:6379"],
         *["--out", "there", "--jobs", "3", "--time-limit", "1h30m", "--retry-failed"],
     )
     assert plan.data.model_dump() == {
@@ -240,11 +241,13 @@ def test_options_reach_their_place(asked: Any) -> None:
             "augmentation": ["crop=2", "flip=0.5"],
             "normalisation": "imagenet",
             "precision": "bfloat16",
+            "devices_per_run": 2,
         },
         device="cpu",
         tuning={"learning_rates": [0.1, 0.2, 0.3, 0.4], "seeds": 2},
     )
     assert (run.out, run.jobs, run.time_limit, run.retry_failed) == (Path("there"), 3, "1h30m", True)
+    assert (run.engine, run.address) == ("ray", "head:6379")
 
 
 def test_options_of_the_model_stand_beside_its_name(asked: Any) -> None:

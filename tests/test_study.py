@@ -18,7 +18,7 @@ from study_cases import LOSSES, blobs, contents, small_plan
 import infoloss as il
 from infoloss.data import altered, from_arrays
 from infoloss.study import compare as compare_module
-from infoloss.study import engines, runs
+from infoloss.study import process, runs
 from infoloss.study.compare import DesignError, Progress, StoreError, compare, run
 from infoloss.study.design import settled
 from infoloss.study.engines import Serial, Workers
@@ -307,7 +307,7 @@ class TestWorkers:
         assert contents(tmp_path) == contents(undisturbed)
 
     def test_a_run_whose_worker_dies_twice_has_failed(self, monkeypatch):
-        monkeypatch.setattr(engines, "_START", "import os; os._exit(3)")
+        monkeypatch.setattr(process, "_START", "import os; os._exit(3)")
         made = materials(tuning=False)
         job = made.training("final", made.design.baseline, 0, 0.01)
         with Workers(1) as engine:
@@ -320,12 +320,13 @@ class TestWorkers:
     def test_a_worker_ends_with_its_pipe_even_inside_a_run(self):
         made = materials(tuning=False, training={"epochs": 10_000_000})
         job = made.training("final", made.design.baseline, 0, 0.01)
-        worker = engines._Worker(dict(os.environ))
+        worker = process.WorkerProcess(os.environ)
+        pipe = worker._process.stdin
         try:
-            write_frame(worker.process.stdin, json.dumps(job.config).encode())
-            write_frame(worker.process.stdin, save(dict(made.arrays(job))))
-            worker.process.stdin.close()
-            assert worker.process.wait(timeout=60) == 0
+            write_frame(pipe, json.dumps(job.config).encode())
+            write_frame(pipe, save(dict(made.arrays(job))))
+            pipe.close()
+            assert worker._process.wait(timeout=60) == 0
         finally:
             worker.close()
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infoloss.cli.complaints import InputError, reading
+from infoloss.cli.complaints import reading
 from infoloss.cli.options import seconds
 from infoloss.cli.progress import shown
 from infoloss.cli.rerun import command
@@ -34,8 +34,7 @@ class CollectionStudy:
 
         self.plan, self.run = plan, run
         self.limit = None if run.time_limit is None else seconds(run.time_limit)
-        if run.jobs is not None and run.jobs < 1:
-            raise InputError(f"--jobs: {run.jobs}: expected 1 or more")
+        run.check()
         with reading():
             self.sets = list(datasets(plan))
             name = collection_name(plan, self.sets)
@@ -60,13 +59,13 @@ class CollectionStudy:
         from infoloss.study.collection import run_collection
 
         try:
-            with shown(quiet=self.run.quiet) as progress, reading():
+            with shown(quiet=self.run.quiet) as progress, self.run.workers() as workers, reading():
                 found = run_collection(
                     self.plan,
                     self.sets,
                     self.folder,
                     progress,
-                    workers=self.run.jobs,
+                    workers=workers,
                     time_limit=self.limit,
                     retry_failed=self.run.retry_failed,
                     shard=self.run.shard,

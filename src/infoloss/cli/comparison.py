@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from infoloss.data import Dataset
     from infoloss.study.analysis import Analysis
     from infoloss.study.design import Design
+    from infoloss.study.engines import Engine
     from infoloss.study.plan import Plan
 
 __all__ = ["compare", "demo"]
@@ -53,11 +56,33 @@ class Running:
     """Where, how long, and how much is said."""
 
     out: Path | None = running("Folder of the study [default: a name from data and study].")
-    jobs: int | None = running("Worker processes; 1 runs in this one [default: one a core].")
+    engine: Literal["processes", "ray"] = running("Processes of this machine, or a Ray cluster.", "processes")
+    address: str | None = running("Of the Ray cluster, HOST:PORT [default: the one this machine belongs to].")
+    jobs: int | None = running(
+        "Runs at once; 1 runs in this process [default: one a core, or what the cluster has room for]."
+    )
     time_limit: str | None = running("No run begins after this time, as in 30m or 1h30m; resume later.")
     retry_failed: Annotated[bool, Parameter(negative=())] = running("Run failed runs again.", False)
     shard: str | None = running("The I-th of N slices of the runs, as 2/4; other processes do the others.")
     quiet: Annotated[bool, Parameter(negative=())] = running("No progress.", False)
+
+    @contextmanager
+    def workers(self) -> Iterator[int | Engine | None]:
+        """What does the runs; a cluster is left at the end."""
+        if self.engine == "processes":
+            yield self.jobs
+            return
+        from infoloss.study.cluster import Cluster
+
+        with Cluster(self.address or "auto", count=self.jobs) as cluster:
+            yield cluster
+
+    def check(self) -> None:
+        """Raises InputError where options are wrong, or do not go together."""
+        if self.jobs is not None and self.jobs < 1:
+            raise InputError(f"--jobs: {self.jobs}: expected 1 or more")
+        if self.address is not None and self.engine != "ray":
+            raise InputError(f"--address: {self.address}: is for --engine ray")
 
 
 def compare(
@@ -113,12 +138,11 @@ class Study:
 
         self.plan, self.run = plan, run
         self.limit = None if run.time_limit is None else seconds(run.time_limit)
-        if run.jobs is not None and run.jobs < 1:
-            raise InputError(f"--jobs: {run.jobs}: expected 1 or more")
+        run.check()
         with reading():
             self.data: Dataset = plan.data.dataset()
             self.design: Design = settled(plan, self.data)
-        if why := lacking(self.design.device):
+        if run.engine == "processes" and (why := lacking(self.design.device)):
             raise InputError(f"--device: {self.design.device}: {why}; see infoloss doctor")
         self.folder = run.out or Path(self.design.name)
         self.command = command()
@@ -165,13 +189,13 @@ class Study:
     def _analysis(self) -> Analysis:
         from infoloss.study.compare import run
 
-        with shown(quiet=self.run.quiet) as progress:
+        with shown(quiet=self.run.quiet) as progress, self.run.workers() as workers:
             return run(
                 self.plan,
                 self.data,
                 self.folder,
                 progress,
-                workers=self.run.jobs,
+                workers=workers,
                 time_limit=self.limit,
                 retry_failed=self.run.retry_failed,
                 shard=self.run.shard,

@@ -30,10 +30,11 @@ def known(error: Exception) -> tuple[str, int] | None:
     """Message and exit code of an error that is expected to happen; None of any other."""
     from cyclopts import CycloptsError
 
+    from infoloss.study.cluster import ClusterError
     from infoloss.study.design import DesignError
     from infoloss.study.plan_errors import PlanError
     from infoloss.study.store import StoreError
 
     if isinstance(error, InputError | CycloptsError | PlanError | DesignError):
         return str(error).strip(), 2
-    return (str(error), 1) if isinstance(error, StoreError) else None
+    return (str(error), 1) if isinstance(error, StoreError | ClusterError) else None

@@ -150,6 +150,9 @@ class TrainingOptions:
     )
     precision: str | None = option("training.precision", "Of the model; the loss is always in float32.")
     device: str | None = option("device", "Where to train; auto is the CPU for small models.")
+    devices_per_run: int | None = option(
+        "training.devices_per_run", "Cores or GPUs that share each batch of a run."
+    )
 
 
 @Parameter(name="*", group=Group("Tuning", sort_key=5))

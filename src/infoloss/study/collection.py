@@ -19,6 +19,7 @@ from infoloss.study.analysis import Analysis, analyse
 from infoloss.study.canonical import sha256
 from infoloss.study.compare import run
 from infoloss.study.design import Design, default_losses, settled
+from infoloss.study.engines import Engine
 from infoloss.study.plan import Loss, Plan
 from infoloss.study.session import Progress, Report
 from infoloss.study.store import StoreError, read_design, replace_file
@@ -78,7 +79,7 @@ def run_collection(
     folder: Path | str,
     progress: Report | None = None,
     *,
-    workers: int | None = None,
+    workers: int | Engine | None = None,
     time_limit: float | None = None,
     retry_failed: bool = False,
     shard: str | None = None,

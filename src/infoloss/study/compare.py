@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
@@ -71,7 +71,7 @@ def compare(
     seeds: int | Sequence[int] | None = None,
     folder: Path | str | None = None,
     progress: Report | None = None,
-    workers: int | None = None,
+    workers: int | Engine | None = None,
     shard: str | None = None,
     **options: Any,
 ) -> Comparison:
@@ -92,7 +92,8 @@ def compare(
             option ``until_decided`` they are the first of those that are added as long as need be.
         folder: where records are kept; named after data and study, in the working directory, unless given.
         progress: called with a ``Progress`` after every run.
-        workers: processes; one a core unless given. Your own training runs in this process.
+        workers: processes, one a core unless given; or an engine, as ``infoloss.study.cluster.Cluster()`` for
+            a Ray cluster. Your own training runs in this process.
         shard: "2/4" does the second of four slices of the runs; other processes do the others in this folder.
         **options: fields of ``Plan`` (model, training, tuning, metric, margins, baseline, device), and for
             arrays those of ``infoloss.data.from_arrays`` (name, groups, order, sample_weight, test, split).
@@ -124,6 +125,8 @@ def compare(
         if y is not None or arrays:
             extra = "y" if y is not None else next(iter(arrays))
             raise PlanError([f"compare: {extra}: your own training brings its data itself; leave it out"])
+        if not isinstance(workers, int | None):
+            raise PlanError(["compare: workers: your own training runs in this process: no engine"])
         return _of_function(X_or_train, plan, folder, progress, shard)
     dataset = _dataset(X_or_train, y, arrays)
     path = Path(settled(plan, dataset).name if folder is None else folder)
@@ -140,7 +143,7 @@ def run(
     folder: Path | str | None = None,
     progress: Report | None = None,
     *,
-    workers: int | None = None,
+    workers: int | Engine | None = None,
     time_limit: float | None = None,
     retry_failed: bool = False,
     shard: str | None = None,
@@ -156,7 +159,7 @@ def run(
         dataset: what is learnt from; the plan's own source unless given.
         folder: of the store; a name from data and design, in the working directory, unless given.
         progress: called after every run.
-        workers: processes; one a core unless given, 1 runs in this process.
+        workers: processes; one a core unless given, 1 runs in this process. Or an engine, left open.
         time_limit: seconds after which no run is begun; the study stays incomplete and can be resumed.
         retry_failed: run again what failed for another reason than divergence.
         shard: "2/4" does the second of four slices of the runs.
@@ -173,7 +176,7 @@ def run(
     design = replace(design, command=command, notes=_notes(design, dataset))
     path = Path(design.name if folder is None else folder)
     part = _slice(shard, design)
-    with Store.opened(path, part) as store, closing(_engine(workers, design.device)) as engine:
+    with Store.opened(path, part) as store, _engine(workers, design) as engine:
 
         def session(at: Design, left: float | None, again: bool) -> Session:
             return Session(store, engine, Materials(dataset, at), progress, left, again)
@@ -245,12 +248,20 @@ def _slice(shard: str | None, design: Design) -> Slice:
     return part
 
 
-def _engine(workers: int | None, device: str) -> Engine:
+def _engine(workers: int | Engine | None, design: Design) -> AbstractContextManager[Engine]:
+    """What does the runs; an engine that was given stays open."""
+    if not isinstance(workers, int | None):
+        return nullcontext(workers)
+    device, each = design.device, design.training.get("devices_per_run", 1)
     if workers is not None and workers < 1:
         raise PlanError([f"workers: {workers!r}: should be 1 or more"])
     if device != "cpu" and not getattr(torch, device).is_available():
         raise PlanError([f"device: {device!r}: this machine has none that torch can use"])
-    return Serial() if (workers or cores()) == 1 else Workers(workers, device=device)
+    if device == "cuda" and torch.cuda.device_count() < each:
+        raise PlanError([f"training.devices_per_run: {each}: this machine has {torch.cuda.device_count()}"])
+    if (workers or cores() // each) <= 1:
+        return closing(Serial())
+    return closing(Workers(workers, device=device, devices_per_run=each))
 
 
 def _notes(design: Design, dataset: Dataset) -> tuple[str, ...]:

@@ -118,9 +118,14 @@ def _training(design: Design) -> dict[str, str]:
         "optimiser": f"{name}{momentum}, weight decay {training['weight_decay']:g}, "
         f"batches of {training['batch_size']}, {training['warmup']:.0%} warm-up, then {schedule}",
         "epochs": str(training["epochs"]),
-        "precision": f"{training.get('precision', 'float32')} on {design.device}",
+        "precision": f"{training.get('precision', 'float32')} on {_devices(design)}",
         **_images(training),
     }
+
+
+def _devices(design: Design) -> str:
+    count = design.training.get("devices_per_run", 1)
+    return design.device if count == 1 else f"{design.device}, each batch shared by {count} processes"
 
 
 _SCHEDULES = {"cosine": "cosine to 0", "constant": "constant"}

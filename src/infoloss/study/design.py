@@ -16,9 +16,9 @@ from infoloss.named import is_named, named
 from infoloss.study.canonical import sha256
 from infoloss.study.fingerprint import fingerprint
 from infoloss.study.own_losses import designed, is_own
-from infoloss.study.plan import Loss, Model, Plan, PlanError, Training
+from infoloss.study.plan import Loss, Plan, PlanError, Training
 from infoloss.study.runs import PROTOCOL
-from infoloss.training import Classifier, augmentation, normalisation
+from infoloss.training import Classifier, augmentation, batch_normalised, normalisation
 from infoloss.training.augmentation import augmented, random_numbers
 
 __all__ = ["Arm", "Design", "DesignError", "default_losses", "settled", "uneven"]
@@ -197,7 +197,7 @@ def settled(plan: Plan, dataset: Dataset) -> Design:
         shared = sorted(set(seeds) & set(plan.tuning.seeds))
         raise PlanError([f"the seeds {shared} both tune and compare; give tuning.seeds of their own"])
     rows = np.array(dataset.arrays(dataset.split(0)).features[:2])
-    model, unseen = _model(plan.model, dataset, rows)
+    model, unseen = _model(plan, dataset, rows)
     return Design(
         data={
             "name": dataset.name,
@@ -241,14 +241,14 @@ def _learnt(dataset: Dataset, counts: np.ndarray) -> np.ndarray:
     return np.bincount(dataset.target[dataset.split(0).train], minlength=len(counts))
 
 
-def _model(plan: Model, dataset: Dataset, rows: np.ndarray) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _model(plan: Plan, dataset: Dataset, rows: np.ndarray) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Name and options, tried on two rows; of the user's own the fingerprint too, and what it lacks."""
-    options = plan.options()
+    name, options = plan.model.name, plan.model.options()
     classes = len(dataset.classes)
     if options.get("vocabulary", 0) is None:
         options["vocabulary"] = dataset.vocabulary
     try:
-        made = build(plan.name, classes=classes, input_shape=rows.shape[1:], seed=0, **options)
+        made = build(name, classes=classes, input_shape=rows.shape[1:], seed=0, **options)
     except Exception as error:
         raise PlanError([f"model: {error}"]) from error
     try:
@@ -256,11 +256,14 @@ def _model(plan: Model, dataset: Dataset, rows: np.ndarray) -> tuple[dict[str, A
             Classifier(made, classes=classes).eval()(torch.from_numpy(rows))
     except Exception as error:
         what = "token ids, which embedding_bag reads" if dataset.vocabulary else f"rows of type {rows.dtype}"
-        raise PlanError([f"model: {plan.name} cannot read {what}: {error}"]) from error
-    if not is_named(plan.name) or plan.name.startswith(("timm:", "hf:")):
-        return {"name": plan.name, **options}, ()
-    print_ = fingerprint(named(plan.name))
-    return {"name": plan.name, **options, "source": print_.sha256}, print_.notes
+        raise PlanError([f"model: {name} cannot read {what}: {error}"]) from error
+    on_cpu = plan.device in ("auto", "cpu")
+    if plan.training.devices_per_run > 1 and on_cpu and batch_normalised(made):
+        raise PlanError([f"training.devices_per_run: the batch normalisation of {name} needs GPUs for that"])
+    if not is_named(name) or name.startswith(("timm:", "hf:")):
+        return {"name": name, **options}, ()
+    print_ = fingerprint(named(name))
+    return {"name": name, **options, "source": print_.sha256}, print_.notes
 
 
 def looks(plan: Plan, seeds: int) -> tuple[int, ...]:
@@ -379,6 +382,9 @@ def _training(training: Training, rows: np.ndarray) -> dict[str, Any]:
     values = training.model_dump(mode="json", exclude={"learning_rate"})
     if training.optimiser != "sgd":
         del values["momentum"]
+    if training.devices_per_run == 1:
+        # Written where there are several: the identities of all other runs are as they were.
+        del values["devices_per_run"]
     features = torch.tensor(rows)
     try:
         augmented(features, [augmentation(text) for text in training.augmentation], random_numbers(0, 0))

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import queue
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
-import torch
-
-from infoloss.study.frames import read_frame, write_frame
+from infoloss.study.process import WorkerDied, WorkerProcess, environment, gpus
 from infoloss.study.runs import Arrays, Job, Outcome, Perform, attempted, failed, performed
 from infoloss.study.threads import one_thread
 
@@ -67,20 +62,23 @@ class Workers:
     They stay between two calls of ``outcomes``, until ``close`` or the end of a ``with``.
 
     Args:
-        count: how many; the cores of this machine unless given.
-        device: "cuda" gives each worker a GPU of its own, in turn.
+        count: how many; as many as this machine has cores or GPUs for unless given.
+        device: "cuda" gives each worker GPUs of its own, in turn.
+        devices_per_run: how many cores or GPUs a run takes.
     """
 
-    def __init__(self, count: int | None = None, *, device: str = "cpu") -> None:
-        self.count = count or (torch.cuda.device_count() if device == "cuda" else cores())
-        self._device = device
-        self._alive: dict[int, _Worker] = {}
+    def __init__(self, count: int | None = None, *, device: str = "cpu", devices_per_run: int = 1) -> None:
+        self._gpus = gpus() if device == "cuda" else []
+        self._devices_per_run = devices_per_run
+        self.count = count or max(1, (len(self._gpus) or cores()) // devices_per_run)
+        self._alive: dict[int, WorkerProcess] = {}
+        self._holds: dict[int, str] = {}
         self._stopping = threading.Event()
 
     @property
     def pids(self) -> tuple[int, ...]:
         """Process numbers of the living workers."""
-        return tuple(worker.process.pid for worker in list(self._alive.values()))
+        return tuple(worker.pid for worker in list(self._alive.values()))
 
     def outcomes(self, jobs: Iterable[Job], feed: Feed) -> Iterator[tuple[Job, Outcome]]:
         waiting, lock, done = iter(jobs), threading.Lock(), queue.Queue[Any]()
@@ -152,74 +150,28 @@ class Workers:
             if self._stopping.is_set():
                 return None
             if slot not in self._alive:
-                self._alive[slot] = _Worker(self._environment(slot))
+                self._alive[slot] = WorkerProcess(environment(self._gpus_of(slot)))
+                self._holds.pop(slot, None)
             worker = self._alive[slot]
             try:
-                return worker.outcome(job, feed)
-            except _WorkerDied:
+                return worker.outcome(job.config, self._arrays(slot, job, feed))
+            except WorkerDied:
                 code = worker.close()
                 self._alive.pop(slot, None)
         if self._stopping.is_set():
             return None
         return failed(f"its worker process died twice (exit code {code}): killed, or out of memory")
 
-    def _environment(self, slot: int) -> dict[str, str]:
-        one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-        if self._device == "cuda":
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-            devices = visible if visible != [""] else [str(i) for i in range(torch.cuda.device_count())]
-            one["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
-        return {**os.environ, **one}
-
-
-_START = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from infoloss.study.worker import main; main()"
-)
-
-
-class _WorkerDied(Exception):  # noqa: N818
-    pass
-
-
-class _Worker:
-    """The parent's end of a worker process."""
-
-    def __init__(self, environment: dict[str, str]) -> None:
-        # A process group of its own keeps the terminal's Ctrl-C away: the parent ends its workers itself.
-        apart: dict[str, Any] = {"process_group": 0} if os.name == "posix" else {"creationflags": 0x200}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", _START, json.dumps(sys.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-            **apart,
-        )
-        self._holds: str | None = None
-
-    def outcome(self, job: Job, feed: Feed) -> Outcome:
-        """Raises ``_WorkerDied`` where the pipe broke."""
+    def _arrays(self, slot: int, job: Job, feed: Feed) -> bytes:
+        """What the worker must be sent: nothing where it holds the arrays already."""
         from safetensors.numpy import save
 
         key = feed.arrays_key(job)
-        arrays = b"" if key == self._holds else save(dict(feed.arrays(job)))
-        self._holds = key
-        try:
-            return self._answer(json.dumps(job.config).encode(), arrays)
-        except (EOFError, OSError) as error:
-            raise _WorkerDied from error
+        if self._holds.get(slot) == key:
+            return b""
+        self._holds[slot] = key
+        return bytes(save(dict(feed.arrays(job))))
 
-    def _answer(self, config: bytes, arrays: bytes) -> Outcome:
-        to, back = self.process.stdin, self.process.stdout
-        assert to is not None
-        assert back is not None
-        write_frame(to, config)
-        write_frame(to, arrays)
-        to.flush()
-        fields = json.loads(read_frame(back))
-        return Outcome(fields, read_frame(back) or None)
-
-    def close(self) -> int:
-        """Ends the process and returns its exit code."""
-        self.process.kill()
-        with self.process:
-            return self.process.wait()
+    def _gpus_of(self, slot: int) -> list[str]:
+        first, count = slot * self._devices_per_run, len(self._gpus)
+        return [self._gpus[at % count] for at in range(first, first + self._devices_per_run)] if count else []

@@ -64,7 +64,7 @@ def forecast(design: Design, data: Dataset, folder: Path, *, workers: int | None
     done = _done(design, found)
     missing = {kind: max(0, count - done[kind]) for kind, count in counts.items()}
     costs, timed = _costs(Materials(data, design), found, [kind for kind, count in missing.items() if count])
-    workers = workers or cores()
+    workers = workers or max(1, cores() // design.training.get("devices_per_run", 1))
     return Forecast(
         design=design,
         runs=counts,

@@ -139,6 +139,7 @@ class Training(Section):
     """How every model is trained. ``learning_rate`` is for studies without tuning.
 
     ``normalisation`` of images: "auto" takes the training rows' mean and spread; tables have theirs already.
+    ``devices_per_run`` of 2 or more shares the rows of each batch among as many processes.
     """
 
     optimiser: Literal["adamw", "sgd"] = "adamw"
@@ -152,10 +153,19 @@ class Training(Section):
     augmentation: tuple[Annotated[str, AfterValidator(lambda text: str(augmentation(text)))], ...] = ()
     normalisation: Literal["auto", "none", "imagenet"] | Pixels = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
+    devices_per_run: Annotated[int, Field(gt=0)] = 1
 
     @model_validator(mode="after")
     def _each_augmentation_once(self) -> Self:
         _refuse_repeats("augmentation", tuple(text.partition("=")[0] for text in self.augmentation))
+        return self
+
+    @model_validator(mode="after")
+    def _rows_for_every_device(self) -> Self:
+        if self.devices_per_run > self.batch_size:
+            raise ValueError(
+                f"devices_per_run is {self.devices_per_run}, and a batch has {self.batch_size} rows to share"
+            )
         return self
 
 
@@ -301,6 +311,8 @@ class Plan(Section):
                 "training.learning_rate is for studies without tuning: set tuning = false, "
                 "or give tuning.learning_rates"
             )
+        if self.device == "mps" and self.training.devices_per_run > 1:
+            raise ValueError("training.devices_per_run: a machine has one device of type mps")
         return self
 
     @classmethod

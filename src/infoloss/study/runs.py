@@ -7,18 +7,29 @@ import platform
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from infoloss.kernels import available
 from infoloss.study.canonical import sha256
-from infoloss.training import Classifier, LockedTest, MappedRows, Rows, Settings, fit, mapped, normalisation
+from infoloss.training import (
+    Classifier,
+    DataParallel,
+    LockedTest,
+    MappedRows,
+    Rows,
+    Settings,
+    fit,
+    mapped,
+    normalisation,
+    seed_of_rank,
+)
 from infoloss.training.memory import peak_memory, reset_peak_memory
 
 __all__ = [
@@ -28,6 +39,7 @@ __all__ = [
     "Outcome",
     "Perform",
     "attempted",
+    "devices_per_run",
     "failed",
     "outcome_of",
     "performed",
@@ -132,10 +144,32 @@ def performed(config: Mapping[str, Any], arrays: Arrays) -> Outcome:
         from infoloss.study.references import reference
 
         return _reference(reference(config, arrays), arrays)
-    return _trained(config, arrays)
+    count = devices_per_run(config)
+    if count == 1:
+        return _trained(config, arrays)
+    from infoloss.study.ranks import joined, performed_together
+
+    if "rank" not in config:
+        return performed_together(config, arrays, count)
+    rank = config["rank"]["index"]
+    with joined(config["rank"], config["device"]):
+        outcome = _trained(config, arrays, rank)
+    return outcome if rank == 0 else replace(outcome, predictions=None)
 
 
-def _trained(config: Mapping[str, Any], arrays: Arrays) -> Outcome:
+def devices_per_run(config: Mapping[str, Any]) -> int:
+    """How many processes a run has, each with a core or a GPU of its own.
+
+    Example:
+        >>> devices_per_run({"role": "reference"}), devices_per_run({"training": {"devices_per_run": 2}})
+        (1, 2)
+    """
+    count: int = config.get("training", {}).get("devices_per_run", 1)
+    return count
+
+
+def _trained(config: Mapping[str, Any], arrays: Arrays, rank: int | None = None) -> Outcome:
+    """``rank`` is that of this process among those that share the run, if it has several."""
     from infoloss.models import build
     from infoloss.study.own_losses import criterion_of
 
@@ -151,14 +185,17 @@ def _trained(config: Mapping[str, Any], arrays: Arrays) -> Outcome:
         options.pop("name"),
         classes=config["classes"],
         input_shape=tuple(train.features.shape[1:]),
-        seed=config["seed"],
+        # The first process gives its weights to the others, whose dropout masks must differ from its own.
+        seed=seed_of_rank(config["seed"], rank or 0),
         **options,
     )
-    training = dict(config["training"])
+    training = {key: value for key, value in config["training"].items() if key != "devices_per_run"}
     pixels = normalisation(training.pop("normalisation"), train.features)
-    classifier = Classifier(
+    classifier: nn.Module = Classifier(
         model, classes=config["classes"], normalisation=pixels, precision=training.pop("precision")
     ).to(device)
+    if rank is not None:
+        classifier = DataParallel(classifier)
     criterion = criterion_of(config["loss"], config["bindings"]).to(device)
     result = fit(
         classifier,

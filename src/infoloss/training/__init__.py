@@ -6,6 +6,7 @@ from infoloss.training.locked import LockedTest, LockedTestError
 from infoloss.training.loop import METRICS, Fit, Rows, fit, predicted, validation_scores
 from infoloss.training.mapped import MappedRows, mapped
 from infoloss.training.optimisers import OPTIMISERS, Settings, learning_rate_factor, optimiser
+from infoloss.training.parallel import DataParallel, batch_normalised, seed_of_rank
 from infoloss.training.pixels import normalisation
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "OPTIMISERS",
     "PRECISIONS",
     "Classifier",
+    "DataParallel",
     "Fit",
     "LockedTest",
     "LockedTestError",
@@ -21,11 +23,13 @@ __all__ = [
     "Rows",
     "Settings",
     "augmentation",
+    "batch_normalised",
     "fit",
     "learning_rate_factor",
     "mapped",
     "normalisation",
     "optimiser",
     "predicted",
+    "seed_of_rank",
     "validation_scores",
 ]
