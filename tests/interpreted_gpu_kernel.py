@@ -17,7 +17,7 @@ from torch import Tensor
 
 import infoloss as il
 from infoloss.kernels import device, eager, fused, gpu
-from infoloss.kernels.inputs import Inputs
+from infoloss.kernels.inputs import ORDER, Inputs
 
 # How rows of 37 classes (prime: more than two tiles) are cut: (rows of a program, columns of a tile, parts).
 CUTS = {"whole": (8, 64, 1), "tiles": (4, 16, 1), "parts": (2, 16, 3)}
@@ -318,7 +318,7 @@ def test_what_the_kernel_cannot_do_is_eagers() -> None:
 
 
 def test_numbers_of_the_kernel_are_those_of_its_order() -> None:
-    for number, name in enumerate(gpu.ORDER):
+    for number, name in enumerate(ORDER):
         constant = {
             "exp_sum": "EXP",
             "exp_logit_sum": "EXP_LOGIT",

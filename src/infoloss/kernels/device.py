@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from infoloss.kernels import gpu
-from infoloss.kernels.inputs import Inputs
+from infoloss.kernels.inputs import ORDER, Inputs
 
 __all__ = ["Plan", "gradient", "moments"]
 
@@ -147,7 +147,7 @@ def _given(inputs: Inputs) -> dict[str, Any]:
         "outer_stride": outer,
         "class_stride": by_class,
         "inner_stride": inner,
-        "WHERE": tuple(inputs.names.index(name) if name in inputs.names else -1 for name in gpu.ORDER),
+        "WHERE": tuple(inputs.names.index(name) if name in inputs.names else -1 for name in ORDER),
         "CAP": float(inputs.cap),
         "REAL": tl.float64 if z.dtype == torch.float64 else tl.float32,
     }

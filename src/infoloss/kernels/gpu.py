@@ -23,26 +23,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["ORDER", "PARTS", "gradient", "merge", "moments"]
+__all__ = ["PARTS", "gradient", "merge", "moments"]
 
-ORDER = (
-    "maximum",
-    "classes",
-    "exp_sum",
-    "exp_logit_sum",
-    "exp_square_sum",
-    "logit_sum",
-    "logit_square_sum",
-    "label_logit",
-    "label_logit_square",
-    "label_exp",
-    "label_log_exp",
-    "peak",
-    "centre",
-    "offset",
-    "scale",
-)
-"""Moments by number: WHERE[i] is the row of the packed moments that holds ORDER[i], or −1."""
 PARTS = 14
 """Numbers that :func:`moments` keeps of a part of a row."""
 

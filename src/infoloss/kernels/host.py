@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from infoloss.kernels.cpu import FUNCTIONS, ORDER, STEPS
-from infoloss.kernels.inputs import Inputs
+from infoloss.kernels.cpu import FUNCTIONS, STEPS
+from infoloss.kernels.inputs import ORDER, Inputs
 from infoloss.kernels.program import Program
 from infoloss.kernels.threads import parallel
 from infoloss.statistics import merged

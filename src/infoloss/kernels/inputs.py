@@ -8,7 +8,28 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Inputs", "Kernel", "module", "overwritable", "overwritten"]
+__all__ = ["ORDER", "Inputs", "Kernel", "module", "overwritable", "overwritten"]
+
+
+ORDER = (
+    "maximum",
+    "classes",
+    "exp_sum",
+    "exp_logit_sum",
+    "exp_square_sum",
+    "logit_sum",
+    "logit_square_sum",
+    "label_logit",
+    "label_logit_square",
+    "label_exp",
+    "label_log_exp",
+    "peak",
+    "centre",
+    "offset",
+    "scale",
+)
+"""Moments by number, as compiled code knows them: where[i] is the row of the packed moments that holds
+ORDER[i], or −1. The last three tell how a view read the row: the centre c, s·c, and s."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,9 +12,8 @@ from typing import Any
 
 from infoloss.kernels.cpu import labels, programs, rows, steps, tiles
 from infoloss.kernels.cpu.arithmetic import compiled
-from infoloss.kernels.cpu.layout import ORDER
 
-__all__ = ["FUNCTIONS", "ORDER", "STEPS"]
+__all__ = ["FUNCTIONS", "STEPS"]
 
 LOOPS: dict[str, Callable[..., Any]] = {
     "rows.moments": rows.moments,

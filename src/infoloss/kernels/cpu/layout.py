@@ -17,7 +17,6 @@ __all__ = [
     "LABEL_SQUARE",
     "MAXIMUM",
     "OFFSET",
-    "ORDER",
     "PEAK",
     "SCALE",
     "SMALLEST_NORM",
@@ -30,26 +29,7 @@ __all__ = [
     "start_of",
 ]
 
-ORDER = (
-    "maximum",
-    "classes",
-    "exp_sum",
-    "exp_logit_sum",
-    "exp_square_sum",
-    "logit_sum",
-    "logit_square_sum",
-    "label_logit",
-    "label_logit_square",
-    "label_exp",
-    "label_log_exp",
-    "peak",
-    "centre",
-    "offset",
-    "scale",
-)
-"""Moments by number: where[i] is the row of the packed moments that holds ORDER[i], or −1. The last three
-tell how a view read the row: the centre c, s·c, and s."""
-
+# the numbers of infoloss.kernels.inputs.ORDER
 MAXIMUM, CLASSES, EXP, EXP_LOGIT, EXP_SQUARE, SUM, SQUARE = range(7)
 LABEL, LABEL_SQUARE, LABEL_EXP, LABEL_LOG_EXP, PEAK = range(7, 12)
 CENTRE, OFFSET, SCALE = range(12, 15)
