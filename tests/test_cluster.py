@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
@@ -144,6 +145,18 @@ def test_whoever_stops_listening_ends_the_runs(machines):
         ):
             time.sleep(0.2)
         assert ray.available_resources().get("CPU") == ray.cluster_resources()["CPU"]
+
+
+def test_an_interrupt_leaves_the_cluster_for_good(machines, tmp_path):
+    def interrupt(progress):
+        if progress.done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as kept, Cluster(machines.address) as engine:
+        run(small_plan(tuning=False), blobs(), tmp_path, interrupt, workers=engine)
+    del kept
+    gc.collect()
+    assert not ray.is_initialized(), "ending the runs late would have started a cluster"
 
 
 def test_a_callers_own_connection_stays_open(machines):

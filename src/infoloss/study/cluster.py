@@ -124,9 +124,9 @@ class _Started:
                 yield attempt.job, outcome
 
     def cancel(self) -> None:
-        for task in self._attempts:
-            self._ray.cancel(task, force=True)
-        self._attempts.clear()
+        """Ends what is under way; leaving the cluster did so too, and Ray would start another one."""
+        while self._attempts and self._ray.is_initialized():
+            self._ray.cancel(self._attempts.popitem()[0], force=True)
 
     def _outcome(self, task: Any, attempt: _Attempt) -> Outcome | None:
         """None where the run is to start again."""
