@@ -28,6 +28,8 @@ from infoloss.views import Shifted, View
 from infoloss.visibility import batched
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from infoloss.terms import Statistic, Term
 
 __all__ = ["PLANS", "Plan", "make_plan", "plan_of", "reduced"]
@@ -72,6 +74,12 @@ class Plan:
     def alone(self) -> bool:
         """Whether there is one pass."""
         return len(self.passes) == 1
+
+    @cached_property
+    def spared(self) -> NDArray[np.bool_]:
+        """The moments in which the kernel asks for no derivative: they say how a row was read."""
+        names = [name for one in self.passes for name in one.names]
+        return np.array([name in ("maximum", "centre", "scale") for name in names])
 
     @cached_property
     def sizes(self) -> tuple[int, int, int]:
@@ -208,8 +216,17 @@ class Work:
             if wrong:
                 raise RefusedError
             self.passes.append((one.rows, given, peaks))
-        self.value, self.slopes, self.total, self.number, wrong = host.values(
-            plan.program, self._parameters(), self.packed, 0, plan.label_row, given
+        # beside its derivative a moment is needed no more, but for labels that are read alone
+        self.slopes = self.packed if plan.alone else np.zeros_like(self.packed)
+        self.value, self.total, self.number, wrong = host.values(
+            plan.program,
+            self._parameters(),
+            self.packed,
+            self.slopes,
+            plan.spared,
+            plan.label_row,
+            given,
+            by_row=call.reduction == "none",
         )
         if wrong:
             raise RefusedError
@@ -218,7 +235,7 @@ class Work:
         plan, divisor = self.call.plan, self.call.divisor
         numbers = self._parameters()
         self.total, self.number, wrong = self.host.step(
-            given, plan.sizes, plan.program, numbers, math.nan if divisor is None else divisor, g
+            given, plan.sizes, plan.spared, plan.program, numbers, math.nan if divisor is None else divisor, g
         )
         if wrong:
             raise RefusedError

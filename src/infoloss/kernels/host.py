@@ -226,20 +226,28 @@ def values(
     program: Program,
     parameters: NDArray[np.float64],
     packed: NDArray[np.float64],
-    maximum: int,
+    slopes: NDArray[np.float64],
+    spared: NDArray[np.bool_],
     label_row: int,
     given: Arrays,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], float, int, int]:
-    """The value of each row (N,) and its derivatives in the moments (K, N); their sum, how many rows count,
-    and N − n for the first row n of them that is wholly masked, or 0."""
-    value, slopes = np.empty(packed.shape[1]), np.empty_like(packed)
+    *,
+    by_row: bool,
+) -> tuple[NDArray[np.float64], float, int, int]:
+    """The value of each row (N,), empty unless ``by_row``; and the derivatives in the moments into ``slopes``
+    (K, N), but for those spared: it may be ``packed``.
+
+    Returns:
+        Besides, the values' sum, how many rows count, and N − n for the first row n of them that is wholly
+        masked, or 0.
+    """
+    value = np.empty(packed.shape[1] if by_row else 0)
     run = FUNCTIONS["values", parallel(packed.size)]
     total, number, empty = run(
         program.instructions,
         program.number,
         parameters,
         packed,
-        maximum,
+        spared,
         given[LABEL],
         label_row,
         given[IGNORED],
@@ -247,12 +255,13 @@ def values(
         value,
         slopes,
     )
-    return value, slopes, total, number, empty
+    return value, total, number, empty
 
 
 def step(
     given: Arrays,
     sizes: tuple[int, int, int],
+    spared: NDArray[np.bool_],
     program: Program,
     parameters: NDArray[np.float64],
     divisor: float,
@@ -270,7 +279,8 @@ def step(
     """
     layout = given[LAYOUT]
     run = STEPS["rows" if layout[4] == 1 and layout[1] >= NARROW else "tiles"]
-    return run(*given, sizes, program.instructions, program.number, parameters, divisor, *memory(g))  # type: ignore[no-any-return]
+    about = (sizes, spared, program.instructions, program.number, parameters, divisor)
+    return run(*given, *about, *memory(g))  # type: ignore[no-any-return]
 
 
 def moments(inputs: Inputs) -> tuple[Tensor, Tensor | None]:

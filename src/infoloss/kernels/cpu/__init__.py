@@ -31,13 +31,7 @@ FUNCTIONS: dict[tuple[str, bool], Any] = {
 }
 """The compiled loops, by name and by whether several threads work on them."""
 STEPS: dict[str, Any] = {
-    kind: compiled(
-        steps.step_of(
-            FUNCTIONS[f"{kind}.moments", False],
-            FUNCTIONS["values", False],
-            FUNCTIONS[f"{kind}.gradient", False],
-        )
-    )
-    for kind in ("rows", "tiles")
+    "rows": compiled(steps.rows_step, error_model="numpy"),
+    "tiles": compiled(steps.tiles_step, error_model="numpy"),
 }
 """All of a small batch, in one thread."""

@@ -148,19 +148,18 @@ def _backward(code, a, b, x, g, ga, gb):
             ga[i] += g[i] * (np.log(a[i]) + 1)
 
 
-def values(
-    instructions, number, parameters, moments, maximum, label, label_row, ignored, kept, value, slopes
-):
+def values(instructions, number, parameters, moments, spared, label, label_row, ignored, kept, value, slopes):
     """The value of each row, and its derivatives in the moments.
 
     Args:
         instructions, number: the program; the last instruction is the value.
         parameters: (P,).
-        moments: (K, N) as the kernel packed them.
-        maximum: which of them is −inf where every class of the row is masked.
+        moments: (K, N) as the kernel packed them; the first is −inf where every class of the row is masked.
+        spared: (K,) moments in which no derivative is asked for.
         label: (N,) or empty; a row labelled ``ignored`` has value 0, and so has one that is not ``kept``.
         label_row: which of the moments is −inf where the label is masked, or −1; the value is then inf.
-        value: (N,), slopes: (K, N), to be written.
+        value: (N,) to be written, or empty.
+        slopes: (K, N) to be written but for the rows spared; it may be ``moments``.
 
     Returns:
         Σ value, the number of rows that count, and N − n for the first of them that is wholly masked, or 0.
@@ -176,6 +175,7 @@ def values(
         width = min(ROWS, rows - start)
         x = np.empty((steps, width))
         g = np.zeros((steps, width))
+        nothing = np.zeros(width, np.bool_)  # rows without a derivative
         for i in range(steps):
             if code[i] == CONSTANT:
                 x[i] = number[i]
@@ -185,31 +185,36 @@ def values(
                 x[i] = moments[left[i], start : start + width]
                 if left[i] == label_row:
                     for t in range(width):
-                        if x[i, t] == -np.inf:
-                            x[i, t] = 0
+                        x[i, t] = 0.0 if x[i, t] == -np.inf else x[i, t]
             else:
                 _forward(code[i], x[left[i]], x[right[i]], x[i])
+        total = 0.0
+        for t in range(width):
+            n = start + t
+            result = x[steps - 1, t]
+            if not counts(n, label, ignored, kept):
+                result = 0.0
+                nothing[t] = True
+            else:
+                numbers[chunk] += 1
+                if moments[0, n] == -np.inf:
+                    empty = max(empty, rows - n)
+                if label_row >= 0 and moments[label_row, n] == -np.inf:
+                    result = np.inf
+                    nothing[t] = True
+            total += result
+            if len(value):
+                value[n] = result
+        totals[chunk] = total
         g[steps - 1] = 1
         for i in range(steps - 1, -1, -1):
             if active[i] and code[i] > MOMENT:
                 _backward(code[i], x[left[i]], x[right[i]], x[i], g[i], g[left[i]], g[right[i]])
-        slopes[:, start : start + width] = 0
+        for k in range(len(spared)):  # every moment has been read
+            if not spared[k]:
+                slopes[k, start : start + width] = 0
         for i in range(steps):
-            if code[i] == MOMENT:
+            if code[i] == MOMENT and not spared[left[i]]:
                 for t in range(width):
-                    slopes[left[i], start + t] += g[i, t]
-        for t in range(width):
-            n = start + t
-            if not counts(n, label, ignored, kept):
-                value[n] = 0
-                slopes[:, n] = 0
-                continue
-            numbers[chunk] += 1
-            value[n] = x[steps - 1, t]
-            if moments[maximum, n] == -np.inf:
-                empty = max(empty, rows - n)
-            if label_row >= 0 and moments[label_row, n] == -np.inf:
-                value[n] = np.inf
-                slopes[:, n] = 0
-            totals[chunk] += value[n]
+                    slopes[left[i], start + t] = 0.0 if nothing[t] else g[i, t]
     return totals.sum(), numbers.sum(), empty

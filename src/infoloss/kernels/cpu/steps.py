@@ -3,57 +3,108 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
+from numba import njit
 
-__all__ = ["step_of"]
+from infoloss.kernels.cpu import programs, rows, tiles
+
+__all__ = ["rows_step", "tiles_step"]
+
+# Compiled together with what calls them, never read from the disk on their own: whether LLVM inlines them, and so
+# the last bit of a result, would depend on what was compiled before.
+_values = njit(error_model="numpy")(programs.values)
+_rows_moments = njit(error_model="numpy")(rows.moments)
+_rows_gradient = njit(error_model="numpy")(rows.gradient)
+_tiles_moments = njit(error_model="numpy")(tiles.moments)
+_tiles_gradient = njit(error_model="numpy")(tiles.gradient)
 
 
-def step_of(moments: Any, values: Any, gradient: Any) -> Callable[..., Any]:
-    """The three compiled functions as one, with their arguments in a row."""
+def rows_step(
+    z,
+    layout,
+    label,
+    ignored,
+    soft,
+    score,
+    kept,
+    shift,
+    scale,
+    tau,
+    cap,
+    floor,
+    where,
+    sizes,
+    spared,
+    instructions,
+    number,
+    parameters,
+    divisor,
+    g,
+    g_layout,
+):
+    """Σ value, the rows that count, and the first wrong row as the three functions count it.
 
-    def step(
-        z,
-        layout,
-        label,
-        ignored,
-        soft,
-        score,
-        kept,
-        shift,
-        scale,
-        tau,
-        cap,
-        floor,
-        where,
-        sizes,
-        instructions,
-        number,
-        parameters,
-        divisor,
-        g,
-        g_layout,
-    ):
-        """Σ value, the rows that count, and the first wrong row as the three functions count it.
+    Args:
+        z … where: as for ``rows.moments``.
+        sizes: how many moments, whether the maxima's classes are wanted, the row of label_logit or −1.
+        spared, instructions, number, parameters: as for ``programs.values``.
+        divisor: of the gradient; nan where it is that of the mean over the rows that count.
+        g, g_layout: the memory for the gradient, and its strides.
+    """
+    n = layout[0]
+    given = (z, layout, label, ignored, soft, score, kept, shift, scale, tau, cap, floor, where)
+    out, nothing = np.empty((sizes[0], n)), np.empty(0)
+    peaks = np.empty(n if sizes[1] else 0, np.int64)
+    wrong = _rows_moments(*given, out, peaks)
+    if wrong:
+        return 0.0, 0, wrong
+    labels = (label, sizes[2], ignored, kept)
+    total, counted, empty = _values(instructions, number, parameters, out, spared, *labels, nothing, out)
+    if not empty:
+        _rows_gradient(*given, out, peaks, out, _factor(divisor, counted), g, g_layout, nothing)
+    return total, counted, empty
 
-        ``sizes``: how many moments, whether the maxima's classes are wanted, the row of label_logit or −1.
-        ``divisor`` is nan where the gradient is that of the mean over the rows that count.
-        """
-        rows = layout[0]
-        out, value, slopes = np.empty((sizes[0], rows)), np.empty(rows), np.empty((sizes[0], rows))
-        peaks = np.empty(rows if sizes[1] else 0, np.int64)
-        given = (z, layout, label, ignored, soft, score, kept, shift, scale, tau, cap, floor, where)
-        wrong = moments(*given, out, peaks)
-        if wrong:
-            return 0.0, 0, wrong
-        rest = (label, sizes[2], ignored, kept, value, slopes)
-        total, counted, empty = values(instructions, number, parameters, out, 0, *rest)
-        if not empty:
-            d = float(counted) if math.isnan(divisor) else divisor
-            factor = 1 / d if d != 0 else 0.0
-            gradient(*given, out, peaks, slopes, factor, g, g_layout, value[:0])
-        return total, counted, empty
 
-    return step
+def tiles_step(
+    z,
+    layout,
+    label,
+    ignored,
+    soft,
+    score,
+    kept,
+    shift,
+    scale,
+    tau,
+    cap,
+    floor,
+    where,
+    sizes,
+    spared,
+    instructions,
+    number,
+    parameters,
+    divisor,
+    g,
+    g_layout,
+):
+    """As :func:`rows_step`, in tiles."""
+    n = layout[0]
+    given = (z, layout, label, ignored, soft, score, kept, shift, scale, tau, cap, floor, where)
+    out, nothing = np.empty((sizes[0], n)), np.empty(0)
+    peaks = np.empty(n if sizes[1] else 0, np.int64)
+    wrong = _tiles_moments(*given, out, peaks)
+    if wrong:
+        return 0.0, 0, wrong
+    labels = (label, sizes[2], ignored, kept)
+    total, counted, empty = _values(instructions, number, parameters, out, spared, *labels, nothing, out)
+    if not empty:
+        _tiles_gradient(*given, out, peaks, out, _factor(divisor, counted), g, g_layout, nothing)
+    return total, counted, empty
+
+
+@njit
+def _factor(divisor, counted):
+    d = float(counted) if math.isnan(divisor) else divisor
+    return 1 / d if d != 0 else 0.0
