@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -73,7 +75,7 @@ def kinds_of_work() -> dict[str, list[str]]:
     """The catalogue, grouped by what a call asks of the kernel: by its first name, all names of a group."""
     groups: dict[Any, list[str]] = {}
     for name in [*CHOSEN, *sorted(set(il.catalogue) - set(CHOSEN))]:
-        plan = direct.plan_of(bound(name, 3), 0.0)
+        plan = direct.plan_of(bound(name, 3), False)
         if plan is None:  # it would not be the compiled kernel that is measured
             raise ValueError(f"{name} has no plan")
         work = tuple((frozenset(p.names), tuple(map(type, p.views))) for p in plan.passes)
@@ -111,7 +113,7 @@ def comparisons(shape: tuple[int, ...], small: bool) -> Iterable[Comparison]:
     names = list(kinds_of_work()) if z.numel() <= ALL_LOSSES_UP_TO else list(CHOSEN)
     ours = {name: step(bound(name, shape[1]), z, y) for name in names}
     yield "F.cross_entropy", step(F.cross_entropy, z, y), ours
-    if len(shape) == 2 and (shape[1] >= 1000 or small):
+    if len(shape) == 2 and (shape[1] in (1000, 32000) or small):
         for name, usual in (("min_ent", usual_min_ent), ("squentropy", usual_squentropy)):
             mine = {name: step(bound(name, shape[1]), z, y)}
             yield "its usual code", step(usual, z, y), mine
@@ -185,6 +187,29 @@ def measured(threads: int, rounds: int, small: bool) -> list[dict[str, Any]]:
     return rows
 
 
+FIRST_CALL = """
+import time, torch, infoloss as il
+torch.set_num_threads(1)
+z, y = torch.randn(128, {classes}, requires_grad=True), torch.zeros(128, dtype=torch.int64)
+with il.kernels.use("cpu"):
+    start = time.perf_counter()
+    il.squentropy()(z, y).backward()
+print(time.perf_counter() - start)
+"""
+
+
+def first_calls() -> dict[str, list[float]]:
+    """Seconds of the first call in a process, of short and of long rows: compiled anew, and from the disk."""
+    found: dict[str, list[float]] = {"compiled": [], "cached": []}
+    for classes in (10, 1000):
+        with tempfile.TemporaryDirectory() as cache:
+            for kind in found:
+                command = [sys.executable, "-c", FIRST_CALL.format(classes=classes)]
+                environment = {**os.environ, "NUMBA_CACHE_DIR": cache}
+                found[kind].append(round(float(subprocess.check_output(command, env=environment)), 1))
+    return found
+
+
 def conditions(threads: int) -> dict[str, Any]:
     import numba
 
@@ -215,8 +240,20 @@ def table(runs: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     return lines
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+Measured = Callable[[int, int, bool], list[dict[str, Any]]]
+"""The rows of one process, from threads, rounds and whether the shapes are to be tiny."""
+
+
+def main(name: str, about: str, measured: Measured, more: Callable[[bool], dict[str, Any]]) -> None:
+    """The command line of a benchmark: fresh processes, a table, a record.
+
+    Args:
+        name: of its module.
+        about: its docstring.
+        measured: what a process does.
+        more: what its record holds besides, from whether the shapes were tiny; printed below the table.
+    """
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--processes", type=int, default=3)
@@ -227,24 +264,27 @@ def main() -> None:
     if options.one_process:
         json.dump(measured(options.threads, options.rounds, options.small), sys.stdout)
         return
-    command = [sys.executable, "-m", "benchmarks.kernels", "--one-process"]
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--one-process"]
     command += ["--threads", str(options.threads), "--rounds", str(options.rounds)]
     command += ["--small"] * options.small
     lines = table([json.loads(subprocess.check_output(command)) for _ in range(options.processes)])
-    about = conditions(options.threads)
-    print("ratio of times, ours / peer: median [quartiles]; " + json.dumps(about))
+    found = {"conditions": conditions(options.threads), "table": lines, **more(options.small)}
+    print("ratio of times, ours / peer: median [quartiles]; " + json.dumps(found["conditions"]))
     for line in lines:
         print(
             f"{line['shape']:>14}  {line['work']:<24} {line['against']:<22} "
             f"{line['median']:.2f} [{line['lower']:.2f}, {line['upper']:.2f}]  n = {line['n']}"
         )
-    shared = {name: names for name, names in kinds_of_work().items() if len(names) > 1}
-    print("the same work as " + "; ".join(f"{name}: {', '.join(n[1:])}" for name, n in shared.items()))
+    print(json.dumps({key: value for key, value in found.items() if key not in ("conditions", "table")}))
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        found = {"conditions": about, "table": lines, "same_work": shared}
         options.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
+def _besides(small: bool) -> dict[str, Any]:
+    shared = {name: names for name, names in kinds_of_work().items() if len(names) > 1}
+    return {"same_work": shared, "first_call_s": {} if small else first_calls()}
+
+
 if __name__ == "__main__":
-    main()
+    main("kernels", __doc__ or "", measured, _besides)

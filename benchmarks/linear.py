@@ -1,6 +1,7 @@
 """A linear head in blocks against the unfused form and PyTorch's chunked one: time and extra memory.
 
     python -m benchmarks.linear [--threads 2] [--pairs 15] [--processes 3] [--small] [--out FILE.json]
+    python -m benchmarks.linear --pairs 0         # memory alone
     python -m benchmarks.linear --blocks          # the block sizes against the one that is set
 
 Times: ratios of pairs, A B A B, forward and backward unless said otherwise. Memory: in a process of its
@@ -176,7 +177,10 @@ def main() -> None:
     command = [sys.executable, "-m", "benchmarks.linear", f"--threads={options.threads}"]
     command += ["--shape", *map(str, shape)]
     one = [*command, "--one-process", f"--pairs={options.pairs}", *["--blocks"] * options.blocks]
-    found = table([json.loads(subprocess.check_output(one)) for _ in range(options.processes)])
+    runs = [
+        json.loads(subprocess.check_output(one)) for _ in range(options.processes if options.pairs else 0)
+    ]
+    found = table(runs) if runs else []
     peaks = [] if options.blocks or not Path("/proc/self/clear_refs").exists() else memory(shape, command)
     about = conditions(options.threads) | {"block": linear.BLOCK, "part": linear.PART}
     print(f"rows, features, classes: {shape}; ratios ours / peer; {json.dumps(about)}")

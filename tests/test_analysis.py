@@ -287,7 +287,7 @@ class TestChoice:
 
 def test_predictions_are_read_as_their_loss_means_them(tmp_path):
     """Balanced softmax decides by z and gives softmax(z + ln prior)."""
-    from infoloss.study.scored import Scored
+    from infoloss.study.scored import predicted
 
     logits = np.log(np.array([[0.5, 0.5], [0.2, 0.8]], np.float32))
     arrays = {
@@ -296,7 +296,7 @@ def test_predictions_are_read_as_their_loss_means_them(tmp_path):
         "test_logits": logits,
         "test_target": np.array([0, 1]),
     }
-    run = Scored(arrays, "balanced_softmax", {"counts": [3.0, 1.0]})
+    run = predicted(arrays, "balanced_softmax", {"counts": [3.0, 1.0]})
     assert np.exp(run.log_probabilities) == pytest.approx(np.array([[0.75, 0.25], [3 / 7, 4 / 7]]))
     assert run.decision.tolist() == logits.argmax(1).tolist()
     assert save(arrays)

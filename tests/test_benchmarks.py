@@ -8,23 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parent.parent
 
 
-def test_kernels(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["kernels", "streaming"])
+def test_rounds(name: str, tmp_path: Path) -> None:
     pytest.importorskip("numba")
-    out = tmp_path / "kernels.json"
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.kernels",
-        "--small",
-        "--rounds=1",
-        "--processes=1",
-        f"--out={out}",
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    out = tmp_path / f"{name}.json"
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--small", "--rounds=1", "--processes=1"]
+    done = subprocess.run([*command, f"--out={out}"], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     lines = json.loads(out.read_text())["table"]
     assert len(done.stdout.splitlines()) == 2 + len(lines)
@@ -38,7 +32,7 @@ def test_training(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     lines = json.loads(out.read_text())["table"]
     assert [line["way"] for line in lines] == ["infoloss, float32", "infoloss, bfloat16", "PyTorch"]
-    assert len(done.stdout.splitlines()) == 2 + len(lines)
+    assert len(done.stdout.splitlines()) == 3 + len(lines)
     assert all(0 < line["lower"] <= line["median"] <= line["upper"] for line in lines)
 
 
@@ -53,3 +47,58 @@ def test_linear(tmp_path: Path, blocks: list[str]) -> None:
     assert len(done.stdout.splitlines()) == 1 + len(found["time"]) + len(found["memory"])
     assert all(0 < line["lower"] <= line["median"] <= line["upper"] for line in found["time"])
     assert all(line["ratio"] > 0 for line in found["memory"])
+
+
+def test_the_speed_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From records of every kind into both pages, and the same pages again from the same records."""
+    from benchmarks import speed_table
+
+    line = {"median": 0.5, "lower": 0.4, "upper": 12.0, "n": 3}
+    kernels = {
+        "conditions": {"threads": 2},
+        "table": [
+            {"shape": "4×3", "work": name, "against": "F.cross_entropy", **line}
+            for name in ("min_ent", "brier")
+        ],
+        "same_work": {"min_ent": ["min_ent", "entropy"]},
+        "first_call_s": {"compiled": [9.0, 8.0], "cached": [0.5, 0.4]},
+    }
+    memory = {"work": "a", "against": "b", "ratio": 0.1, "ours_mib": 1, "peer_mib": 10}
+    linear = {"conditions": {}, "time": [{"work": "a", "against": "b", **line}], "memory": [memory]}
+    (tmp_path / "results").mkdir()
+    (tmp_path / "docs").mkdir()
+    for name, record in (("kernels", kernels), ("linear", linear)):
+        (tmp_path / "results" / f"{name}.json").write_text(json.dumps(record))
+    pages = [tmp_path / "README.md", tmp_path / "docs" / "kernels.md"]
+    for page in pages:
+        page.write_text(f"before\n{speed_table.BEGIN}\nold\n{speed_table.END}\nafter\n")
+    monkeypatch.setattr(speed_table, "ROOT", tmp_path)
+    for _ in range(2):
+        speed_table.main()
+        for page in pages:
+            text = page.read_text()
+            assert text.startswith("before\n")
+            assert text.endswith("\nafter\n")
+            assert "old" not in text
+            assert (
+                "| 4×3, 2 kinds of losses | F.cross_entropy | 0.50 to 0.50 (highest upper quartile 12,"
+                in text
+            )
+            assert "| linear head, `a` | b | 0.10 of the memory (1 / 10 MiB) |" in text
+    assert "`min_ent` also stands for `entropy`" in pages[1].read_text()
+
+
+def test_thresholds(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every line, on a small problem."""
+    pytest.importorskip("numba")
+    from benchmarks import thresholds
+
+    small = thresholds.problem(20, 60)
+    monkeypatch.setattr(thresholds, "problem", lambda rows, classes: small)
+    monkeypatch.setattr(sys, "argv", ["thresholds", "--rounds=1"])
+    threads = torch.get_num_threads()
+    thresholds.main()
+    torch.set_num_threads(threads)
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == len(list(thresholds.lines()))
+    assert all(float(line.split("[")[0].split()[-1]) >= 0 for line in printed)

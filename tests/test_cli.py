@@ -80,6 +80,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Any:
             forecast = carried_out
 
         monkeypatch.setattr(comparison, "Study", Recorder)
+        monkeypatch.setattr(comparison, "CollectionStudy", Recorder)
         assert main(["compare", *words]) == 0
         return found[0]
 
@@ -161,7 +162,7 @@ def test_every_part_of_the_plan_has_its_option_and_no_option_has_a_default() -> 
     sections = (DataOptions, LossOptions, JudgingOptions, TrainingOptions, TuningOptions)
     found = [field for section in sections for field in section.__dataclass_fields__.values()]
     places = [field.metadata["place"] for field in found]
-    assert sorted(places) == sorted({*leaves(Plan), "model.*"} - {"data.source"})
+    assert sorted(places) == sorted({*leaves(Plan), "model.*"} - {"data.source", "collection"})
     assert all(field.default is None for field in found)
 
 
@@ -271,6 +272,15 @@ def test_untuned(asked: Any) -> None:
     assert plan.training.learning_rate == 0.02
 
 
+def test_until_decided(asked: Any) -> None:
+    plan, _ = asked("wine", "--seeds", "5", "--until-decided", "40")
+    assert (len(plan.seeds), plan.until_decided) == (5, 40)
+
+
+def test_trials(asked: Any) -> None:
+    assert asked("wine", "--tune", "20")[0].tuning.trials == 20
+
+
 def test_options_go_before_the_study_file(asked: Any, tmp_path: Path) -> None:
     file = tmp_path / "study.toml"
     file.write_text('data = "wine"\nseeds = 9\n[training]\nepochs = 5\nbatch_size = 7\n')
@@ -311,6 +321,8 @@ def test_the_pages_commands_are_understood(asked: Any, line: str, monkeypatch: A
     (tmp_path / "study.toml").write_text(toml)
     monkeypatch.chdir(tmp_path)
     plan, _ = asked(*shlex.split(line)[2:])
+    if "breast_cancer" in line:
+        assert [data.source for data in plan.collection or ()] == ["wine", "digits", "breast_cancer"]
     if "study.toml" in line:
         assert plan.training.epochs == 100
         # but for the data and the losses, the page shows the defaults
@@ -472,7 +484,9 @@ def test_the_best_loss_is_the_largest_gain_in_labels(study: Analysis) -> None:
         (["compare", "wins"], "did you mean 'wine'"),
         (["compare", "nowhere.csv"], "nowhere.csv"),
         (["compare", "nowhere.toml"], "nowhere.toml"),
-        (["compare", "wine", "digits"], "digits"),
+        (["compare", "wine", "study.toml"], "study.toml: a study file stands alone"),
+        (["compare", "wine", "wins"], "did you mean 'wine'"),
+        (["compare", "wine", "wine"], "collection holds ['wine'] more than once"),
         (["compare", "wine", "--epochs", "0"], "--epochs: 0"),
         (["compare", "wine", "--epochs", "many"], "--epochs"),
         (["compare", "wine", "--metric", "acuracy"], 'did you mean "accuracy"'),
@@ -481,6 +495,11 @@ def test_the_best_loss_is_the_largest_gain_in_labels(study: Analysis) -> None:
         (["compare", "wine", "--learning-rate", "0.1"], "without tuning"),
         (["compare", "wine", "--time-limit", "30"], "with its unit"),
         (["compare", "wine", "--jobs", "0"], "--jobs"),
+        (["compare", "wine", "--shard", "3/2"], "shard: 3/2: expected I/N"),
+        (["compare", "wine", "--tune", "5", "--no-tune"], "5 trials are tuning"),
+        (["compare", "wine", "--tune", "-1"], "--tune: -1"),
+        (["compare", "wine", "--seeds", "5", "--until-decided", "5"], "must be more than the 5"),
+        (["compare", "wine", "--seeds", "1", "--until-decided", "5"], "needs at least 2 seeds"),
         (["compare", "table.csv", "--target", "prize"], "did you mean 'price'"),
         (["compare", "table.csv"], "price"),
         (["compare", "bad.toml"], 'sedes: unknown key; did you mean "seeds"'),

@@ -256,6 +256,17 @@ def test_a_masked_label_is_infinite_and_has_no_gradient() -> None:
     assert gradient.isfinite().all()
 
 
+@pytest.mark.parametrize("classes", [NARROW, WIDE])
+def test_a_row_of_nan_is_not_masked(classes: int) -> None:
+    z = logits(3, classes)
+    z[1] = torch.nan
+    z[1, 2] = -torch.inf
+    for term in (il.min_ent(), EVERY):
+        value, gradient = value_and_gradient(term, z, torch.tensor([0, 1, 2]), "cpu")
+        assert value.isnan().tolist() == [False, True, False]
+        assert gradient[1, :2].isnan().all()
+
+
 def test_logits_changed_before_the_backward_pass() -> None:
     z = Z.clone().requires_grad_()
     x = z * 1
@@ -275,6 +286,18 @@ def test_gradients_in_a_batch() -> None:
         (whole,) = torch.autograd.grad(il.min_ent()(z, Y[:4], reduction="sum"), z)
     torch.testing.assert_close(each.sum(0), whole)
     assert each[0, 1].abs().sum() == 0
+
+
+def test_a_forward_pass_keeps_a_few_numbers_a_row(works: list[direct.Work]) -> None:
+    z = logits(997, 257).float().requires_grad_()
+    with il.kernels.use("cpu"):
+        value = EVERY(z, torch.zeros(997, dtype=torch.int64))
+    (work,) = works
+    kept = [work.packed, work.value, work.slopes, *(a for _, given, _ in work.passes for a in given)]
+    own = [a for a in kept if isinstance(a, np.ndarray) and a.size and a.ctypes.data != z.data_ptr()]
+    assert sum(a.nbytes for a in own) < z.numel() * 4 / 4
+    value.backward()
+    assert value.grad_fn.work is None  # and lets go of it
 
 
 def test_without_a_gradient_nothing_is_recorded() -> None:

@@ -43,7 +43,7 @@ def test_every_operation(name: str, smoothing: float) -> None:
         pytest.skip("reads one label only")
     z = torch.tensor(problems.rows(1, 300, 6))  # more rows than an instruction works on at once
     y = torch.tensor(problems.labels(2, 300, 6))
-    assert direct.make_plan(term, smoothing) is not None
+    assert direct.make_plan(term, smoothing > 0) is not None
     found = []
     for kernel in ("cpu", "eager"):
         x = z.clone().requires_grad_()
@@ -103,10 +103,31 @@ def test_a_named_coefficient_is_read_at_each_call() -> None:
     assert float(before) != float(criterion(z, y))
 
 
+def test_what_a_coefficient_was_counts_in_the_backward_pass() -> None:
+    criterion = il.Criterion("cross_entropy + beta*entropy", beta=0.5)
+    z, y = torch.randn(8, 5, requires_grad=True), torch.randint(5, (8,))
+    with il.kernels.use("cpu"):
+        value = criterion(z, y)
+        (expected,) = torch.autograd.grad(value, z, retain_graph=True)
+        criterion.beta.fill_(0.0)
+        (again,) = torch.autograd.grad(value, z)
+    assert torch.equal(again, expected)
+
+
+def test_one_plan_for_every_smoothing() -> None:
+    term, z, y = il.min_ent(), torch.randn(8, 5), torch.randint(5, (8,))
+    for epsilon in (0.1, 0.2, 1.0):
+        with il.kernels.use("cpu"):
+            found = term(z, y, label_smoothing=epsilon)
+        with il.kernels.use("eager"):
+            torch.testing.assert_close(found, term(z, y, label_smoothing=epsilon))
+    assert list(term.__dict__[direct.PLANS]) == [True]
+
+
 def test_a_tensor_as_coefficient_goes_the_general_way() -> None:
     """Its value may change, so that it is no constant of a program."""
     beta = torch.tensor(0.5)
-    assert direct.make_plan(il.cross_entropy() + beta * il.entropy(), 0.0) is None
+    assert direct.make_plan(il.cross_entropy() + beta * il.entropy(), False) is None
 
 
 def test_plans_are_not_pickled() -> None:

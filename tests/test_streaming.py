@@ -124,6 +124,15 @@ def test_a_constant_classifier_is_right_as_often_as_its_first_class() -> None:
     assert streamed([(dense, y.reshape(2, 2, 2))])["accuracy"] == 2 / 8
 
 
+@pytest.mark.parametrize("classes", [3, 20_000])  # eager, and the compiled kernel
+def test_a_logit_just_below_the_largest_is_not_it(classes: int) -> None:
+    """e^u rounds to 1: that alone would make both labels right."""
+    for dtype in (torch.float64, torch.float32):
+        z = torch.full((2, classes), -9.0, dtype=dtype)
+        z[:, 1], z[:, 2] = 1 / 8, (1 + torch.finfo(dtype).eps) / 8
+        assert streamed([(z, torch.tensor([1, 2]))])["accuracy"] == 1 / 2
+
+
 def test_a_confidence_at_an_edge_is_in_the_bin_below() -> None:
     z = torch.tensor([[0.0, 0.0], [0.0, -math.inf], [0.0, 0.0]], dtype=torch.float64)  # ½, 1, ½
     found = StreamingScores(bins=4)
@@ -139,9 +148,10 @@ def test_masked_classes() -> None:
     z[:7, 0], y[:7] = -math.inf, 1
     close(streamed([(z, y)]), scores(z.log_softmax(1), y, z.argmax(1)))
     z[5, 1] = -math.inf
-    assert streamed([(z, y)])["nll"] == math.inf == scores(z.log_softmax(1), y, z.argmax(1))["nll"]
-    brier = scores(z.log_softmax(1), y, z.argmax(1))["brier"]
-    assert streamed([(z, y)])["brier"] == pytest.approx(brier, rel=1e-12)
+    found, expected = streamed([(z, y)]), scores(z.log_softmax(1), y, z.argmax(1))
+    assert found["nll"] == math.inf == expected["nll"]
+    for name in ("accuracy", "brier", "ece"):
+        assert found[name] == pytest.approx(expected[name], rel=1e-12)
     with pytest.raises(ValueError, match=r"row of logits\[2\] is masked"):
         streamed([(torch.full((3, 2), 0.0).index_fill(0, torch.tensor(2), -math.inf), y[:3] * 0)])
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
+from types import MappingProxyType
 from typing import Any, ParamSpec
 
 from torch import Tensor
@@ -16,9 +17,32 @@ from torch import Tensor
 from infoloss.terms import Coefficient, Named, Number, Scalar, Term, as_term
 from infoloss.views import Vector
 
-__all__ = ["Entry", "catalogue", "entry", "entry_named", "reference"]
+__all__ = ["Entry", "Range", "catalogue", "entry", "entry_named", "reference"]
 
 P = ParamSpec("P")
+
+
+@dataclass(frozen=True)
+class Range:
+    """Where a parameter is looked for when it is tuned: evenly between the ends, or evenly in its logarithm.
+
+    Raises:
+        ValueError: ends that are not finite and ascending, or a logarithm of what is not positive.
+
+    Example:
+        >>> Range(0.1, 10, log=True)
+        Range(low=0.1, high=10, log=True)
+    """
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError(f"a range needs finite ends, low < high; got {self.low} to {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"a logarithmic range must be above 0, got {self.low} to {self.high}")
 
 
 @dataclass(frozen=True)
@@ -34,6 +58,7 @@ class Entry:
     source: str
     bibtex_key: str
     make: Callable[..., Term]
+    search: Mapping[str, Range]  # parameters that may be tuned
 
     @property
     def soft(self) -> str:
@@ -86,12 +111,13 @@ def entry(
     key: str,
     binds: tuple[str, ...] = (),
     link: Callable[..., Tensor] | None = None,
+    search: Mapping[str, Range] = MappingProxyType({}),
 ) -> Callable[[Callable[P, Term]], Callable[P, Term]]:
     """Register the decorated function, which returns the expansion, as an entry of the catalogue.
 
     Its docstring gives the summary (first line) and the formula (second paragraph). ``binds`` names
     parameters whose default None means "still to be given"; ``link`` gives the log-probabilities of
-    logits where they are no softmax.
+    logits where they are no softmax; ``search`` says where its parameters are looked for when they are tuned.
     """
 
     def register(expand: Callable[P, Term]) -> Callable[P, Term]:
@@ -117,7 +143,7 @@ def entry(
 
         paragraphs = inspect.getdoc(expand).split("\n\n")  # type: ignore[union-attr]
         catalogue[name] = Entry(
-            name, kind, paragraphs[0], paragraphs[1].strip(), defaults, binds, source, key, make
+            name, kind, paragraphs[0], paragraphs[1].strip(), defaults, binds, source, key, make, search
         )
         return make
 

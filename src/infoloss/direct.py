@@ -38,6 +38,8 @@ MISSING: Any = object()
 SMALL = 1 << 14
 """Logits up to which the gradient is computed beside the value; it is kept until the backward pass."""
 REAL = (torch.float32, torch.float64)
+EPSILON = "label smoothing"
+"""The program's parameter of that meaning; no coefficient can have this name."""
 Views = tuple[View, ...]
 
 
@@ -56,7 +58,7 @@ class Pass:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """How a term is computed, for one label smoothing: passes over the logits, then a program."""
+    """How a term is computed, with or without label smoothing: passes over the logits, then a program."""
 
     passes: tuple[Pass, ...]
     program: Program
@@ -93,16 +95,19 @@ def reduced(
     if torch.compiler.is_compiling() or not _plain(logits, target) or kernels.chosen(logits, target) != "cpu":
         return None
     plans = term.__dict__.get(PLANS)
-    plan = plans.get(label_smoothing, MISSING) if plans else MISSING
+    plan = plans.get(label_smoothing > 0, MISSING) if plans else MISSING
     if plan is MISSING:
-        plan = plan_of(term, label_smoothing)
+        plan = plan_of(term, label_smoothing > 0)
     if plan is None or (target is None and plan.has_loss) or not plan.unbound <= coefficients.keys():
         return None
     if not all(map(_constant, coefficients.values())) or not _constant(denominator):
         return None
     divisor = 1.0 if reduction == "sum" else None if denominator is None else float(denominator)
+    if not 0 <= label_smoothing <= 1 or divisor != divisor:
+        return None
+    numbers = {name: float(value) for name, value in coefficients.items()}
     over = overwrite_logits and overwritable(logits)
-    call = Call(term, plan, target, ignore_index, label_smoothing, reduction, divisor, coefficients, over)
+    call = Call(term, plan, target, ignore_index, label_smoothing, reduction, divisor, numbers, over)
     try:
         if logits.requires_grad and torch.is_grad_enabled():
             return Value.apply(logits, target, call)  # type: ignore[no-any-return, no-untyped-call]
@@ -144,7 +149,7 @@ class Call(NamedTuple):
     smoothing: float
     reduction: str
     divisor: float | None  # None: the number of rows that count
-    coefficients: Mapping[str, Tensor | float]
+    coefficients: Mapping[str, float]
     overwrite: bool  # whether the gradient may be written over the logits
 
     def generally(self, logits: Tensor) -> Tensor:
@@ -223,7 +228,8 @@ class Work:
         names = self.call.plan.program.parameters
         if not names:
             return self.host.NO_NUMBERS
-        return np.array([float(self.call.coefficients[name]) for name in names])
+        known = {**self.call.coefficients, EPSILON: self.call.smoothing}
+        return np.array([known[name] for name in names])
 
     @property
     def divisor(self) -> float:
@@ -301,7 +307,7 @@ def _constants(one: Pass, z: Tensor, call: Call) -> tuple[Any, ...]:
     return found
 
 
-def plan_of(term: Term, smoothing: float) -> Plan | None:
+def plan_of(term: Term, smoothing: bool) -> Plan | None:
     """The plan of a term, made once."""
     plans = term.__dict__.setdefault(PLANS, {})
     if smoothing not in plans:
@@ -309,7 +315,7 @@ def plan_of(term: Term, smoothing: float) -> Plan | None:
     return plans[smoothing]  # type: ignore[no-any-return]
 
 
-def make_plan(term: Term, smoothing: float) -> Plan | None:
+def make_plan(term: Term, smoothing: bool) -> Plan | None:
     """The plan of a term; None where it takes the general way whatever the call."""
     from infoloss.kernels import fused, host
 
@@ -317,7 +323,7 @@ def make_plan(term: Term, smoothing: float) -> Plan | None:
     term.with_tensors(lambda tensor: tensors.append(tensor) or tensor)  # type: ignore[func-returns-value]
     if tensors or (smoothing and term.soft == "none"):
         return None
-    passes = passes_of(term.readings(), smoothing=smoothing > 0)
+    passes = passes_of(term.readings(), smoothing=smoothing)
     masking = (v for one in passes for v in one.views if isinstance(v, Shifted) and v.masked() is not None)
     if not passes or not all(fused.supports(one.views) for one in passes) or any(masking):
         return None
@@ -345,7 +351,7 @@ def make_plan(term: Term, smoothing: float) -> Plan | None:
 class _Symbols:
     """What a term reads of :class:`infoloss.rows.Rows`, as symbols."""
 
-    def __init__(self, tape: Tape, passes: list[Pass], smoothing: float) -> None:
+    def __init__(self, tape: Tape, passes: list[Pass], smoothing: bool) -> None:
         self.coefficients = _Parameters(tape)
         self.passes = passes
         self.moments = []
@@ -356,7 +362,7 @@ class _Symbols:
             m |= {"label_entropy": tape.constant(0.0), "label_square_sum": tape.constant(1.0)}
             if "offset" in m:
                 m["maximum"] = m["maximum"] + m["offset"]
-            self.moments.append(smoothed(m, smoothing, one.floor) if smoothing else m)
+            self.moments.append(smoothed(m, tape.parameter(EPSILON), one.floor) if smoothing else m)  # type: ignore[arg-type]
 
     def value(self, views: Views, statistic: Statistic) -> Symbol:
         for one, moments in zip(self.passes, self.moments, strict=True):
@@ -366,6 +372,8 @@ class _Symbols:
 
 
 class _Parameters(dict[str, Any]):
+    """Coefficients by name, as symbols."""
+
     def __init__(self, tape: Tape) -> None:
         self.tape = tape
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from infoloss.catalogue import entry
+from infoloss.catalogue import Range, entry
 from infoloss.terms import Term, exp, expm1, log, maximum, statistic, step
 
 __all__ = [
@@ -169,7 +169,12 @@ def reverse_cross_entropy(*, floor: float = 1e-6) -> Term:
     return _reverse(floor)
 
 
-@entry("loss", source="Oladipupo, arXiv 2501.13709", key="oladipupo2025minent")
+@entry(
+    "loss",
+    source="Oladipupo, arXiv 2501.13709",
+    key="oladipupo2025minent",
+    search={"w1": Range(0.3, 3, log=True), "w2": Range(0.01, 1, log=True)},
+)
 def min_ent(*, w1: float = 1.1933, w2: float = 0.1298) -> Term:
     """MIN-ENT: cross entropy plus the prediction's entropy, which is minimised too.
 
@@ -191,7 +196,12 @@ def min_ent(*, w1: float = 1.1933, w2: float = 0.1298) -> Term:
     return w1 * CE + w2 * H
 
 
-@entry("loss", source="Oladipupo, arXiv 2501.13709", key="oladipupo2025minent")
+@entry(
+    "loss",
+    source="Oladipupo, arXiv 2501.13709",
+    key="oladipupo2025minent",
+    search={"w1": Range(0.1, 3, log=True), "w2": Range(0.01, 1, log=True)},
+)
 def mix_ent(*, w1: float = 0.2832, w2: float = 0.3740, floor: float = 1e-6) -> Term:
     """MIX-ENT: cross entropy plus the reverse cross entropy of the target under the prediction.
 
@@ -214,7 +224,12 @@ def mix_ent(*, w1: float = 0.2832, w2: float = 0.3740, floor: float = 1e-6) -> T
     return w1 * CE + w2 * _reverse(floor)
 
 
-@entry("loss", source="Wang et al., arXiv 1908.06112", key="wang2019symmetric")
+@entry(
+    "loss",
+    source="Wang et al., arXiv 1908.06112",
+    key="wang2019symmetric",
+    search={"alpha": Range(0.01, 10, log=True), "beta": Range(0.1, 10, log=True)},
+)
 def symmetric_cross_entropy(*, alpha: float = 0.1, beta: float = 1.0, floor: float = 1e-4) -> Term:
     """Symmetric cross entropy, meant for noisy labels.
 
@@ -238,7 +253,12 @@ def symmetric_cross_entropy(*, alpha: float = 0.1, beta: float = 1.0, floor: flo
     return alpha * CE + beta * _reverse(floor)
 
 
-@entry("loss", source="Hui, Belkin and Wright, arXiv 2302.03952", key="hui2023squentropy")
+@entry(
+    "loss",
+    source="Hui, Belkin and Wright, arXiv 2302.03952",
+    key="hui2023squentropy",
+    search={"alpha": Range(0.1, 10, log=True)},
+)
 def squentropy(*, alpha: float = 1.0, centre: float = 0.0) -> Term:
     """Squentropy: cross entropy plus the mean square of the other classes' logits.
 
@@ -279,7 +299,13 @@ def _square_link(z: Tensor, *, k: float | None, M: float | None) -> Tensor:
     return (torch.log(eta) - torch.log(total)).masked_fill(masked, -torch.inf)
 
 
-@entry("loss", source="Hui and Belkin, arXiv 2006.07322", key="hui2020evaluation", link=_square_link)
+@entry(
+    "loss",
+    source="Hui and Belkin, arXiv 2006.07322",
+    key="hui2020evaluation",
+    link=_square_link,
+    search={"k": Range(0.5, 20, log=True), "M": Range(1, 30, log=True)},
+)
 def rescaled_square(*, k: float | None = None, M: float | None = None) -> Term:
     """Rescaled square loss.
 
@@ -349,7 +375,13 @@ def pc_softmax(*, prior: Any = None) -> Term:
     return L.shifted(prior, log=True) - Z_Y
 
 
-@entry("loss", source="Menon et al., arXiv 2007.07314", key="menon2020longtail", binds=("prior",))
+@entry(
+    "loss",
+    source="Menon et al., arXiv 2007.07314",
+    key="menon2020longtail",
+    binds=("prior",),
+    search={"tau": Range(0.25, 4, log=True)},
+)
 def logit_adjusted(*, prior: Any = None, tau: float = 1.0) -> Term:
     """Logit-adjusted cross entropy for long-tailed data.
 
@@ -371,7 +403,7 @@ def logit_adjusted(*, prior: Any = None, tau: float = 1.0) -> Term:
     return CE.shifted(prior, log=True, scale=_number(tau, "tau", 0, math.inf))
 
 
-@entry("loss", source="Lin et al., arXiv 1708.02002", key="lin2017focal")
+@entry("loss", source="Lin et al., arXiv 1708.02002", key="lin2017focal", search={"gamma": Range(0.25, 5)})
 def focal(*, gamma: float = 2.0) -> Term:
     """Focal loss: cross entropy that fades for examples already right.
 
@@ -413,7 +445,9 @@ def focal_flsd() -> Term:
     return (confident * MISS**3 + (1 - confident) * MISS**5) * CE
 
 
-@entry("loss", source="Leng et al., arXiv 2204.12511", key="leng2022polyloss")
+@entry(
+    "loss", source="Leng et al., arXiv 2204.12511", key="leng2022polyloss", search={"epsilon": Range(-1, 8)}
+)
 def poly1(*, epsilon: float = 2.0) -> Term:
     """Poly-1: cross entropy with more weight on the first term of its series in 1 − p.
 
@@ -458,7 +492,12 @@ def taylor(*, order: int = 2) -> Term:
     return series
 
 
-@entry("loss", source="Zhang and Sabuncu, arXiv 1805.07836", key="zhang2018generalized")
+@entry(
+    "loss",
+    source="Zhang and Sabuncu, arXiv 1805.07836",
+    key="zhang2018generalized",
+    search={"q": Range(0.05, 1)},
+)
 def generalized_cross_entropy(*, q: float = 0.7) -> Term:
     """Generalised cross entropy, between cross entropy and the mean absolute error.
 
@@ -499,7 +538,12 @@ def mae() -> Term:
     return 2 * (1 - P_Y)
 
 
-@entry("loss", source="Englesson and Azizpour, arXiv 2105.04522", key="englesson2021generalized")
+@entry(
+    "loss",
+    source="Englesson and Azizpour, arXiv 2105.04522",
+    key="englesson2021generalized",
+    search={"weight": Range(0.05, 0.95)},
+)
 def jensen_shannon(*, weight: float = 0.5) -> Term:
     """Jensen–Shannon divergence between label and prediction, scaled to be robust to noisy labels.
 
@@ -564,7 +608,12 @@ def brier() -> Term:
     return statistic("collision") - 2 * P_Y + statistic("target_square_sum")
 
 
-@entry("loss", source="Wei et al., arXiv 2205.09310", key="wei2022logitnorm")
+@entry(
+    "loss",
+    source="Wei et al., arXiv 2205.09310",
+    key="wei2022logitnorm",
+    search={"tau": Range(0.005, 1, log=True)},
+)
 def logit_norm(*, tau: float = 0.04) -> Term:
     """Cross entropy on logits of constant norm.
 
@@ -586,7 +635,7 @@ def logit_norm(*, tau: float = 0.04) -> Term:
     return CE.normalized(_number(tau, "tau", 0, math.inf, open_low=True))
 
 
-@entry("loss", source="Reed et al., arXiv 1412.6596", key="reed2014bootstrap")
+@entry("loss", source="Reed et al., arXiv 1412.6596", key="reed2014bootstrap", search={"beta": Range(0.6, 1)})
 def soft_bootstrap(*, beta: float = 0.95) -> Term:
     """Soft bootstrapping: the target is mixed with the model's own prediction.
 
@@ -626,7 +675,12 @@ def entropy() -> Term:
     return H
 
 
-@entry("regulariser", source="Pereyra et al., arXiv 1701.06548", key="pereyra2017regularizing")
+@entry(
+    "regulariser",
+    source="Pereyra et al., arXiv 1701.06548",
+    key="pereyra2017regularizing",
+    search={"beta": Range(0.01, 1, log=True)},
+)
 def confidence_penalty(*, beta: float = 0.1) -> Term:
     """Confidence penalty: added, it keeps predictions uncertain.
 
@@ -646,7 +700,12 @@ def confidence_penalty(*, beta: float = 0.1) -> Term:
     return -beta * H
 
 
-@entry("regulariser", source="Chowdhery et al., arXiv 2204.02311", key="chowdhery2022palm")
+@entry(
+    "regulariser",
+    source="Chowdhery et al., arXiv 2204.02311",
+    key="chowdhery2022palm",
+    search={"weight": Range(1e-5, 1e-2, log=True)},
+)
 def z_loss(*, weight: float = 1e-4) -> Term:
     """z-loss: keeps the logarithm of the softmax's normaliser near 0.
 
@@ -666,7 +725,12 @@ def z_loss(*, weight: float = 1e-4) -> Term:
     return weight * L**2
 
 
-@entry("regulariser", source="Dauphin and Cubuk (2021)", key="dauphin2021deconstructing")
+@entry(
+    "regulariser",
+    source="Dauphin and Cubuk (2021)",
+    key="dauphin2021deconstructing",
+    search={"beta": Range(1e-4, 0.1, log=True)},
+)
 def logit_penalty(*, beta: float = 1e-2) -> Term:
     """Logit penalty: squared L2 norm of the logits.
 
@@ -686,7 +750,12 @@ def logit_penalty(*, beta: float = 1e-2) -> Term:
     return beta / 2 * S2
 
 
-@entry("regulariser", source="Zhou et al., arXiv 2502.15798", key="zhou2025maxsup")
+@entry(
+    "regulariser",
+    source="Zhou et al., arXiv 2502.15798",
+    key="zhou2025maxsup",
+    search={"alpha": Range(0.01, 1, log=True)},
+)
 def max_suppression(*, alpha: float = 0.1) -> Term:
     """Max suppression: pulls the largest logit towards the mean, whether it is the label's or not.
 

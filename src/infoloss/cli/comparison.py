@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
+from infoloss.cli.collections import CollectionStudy
 from infoloss.cli.complaints import InputError, reading
 from infoloss.cli.doctor import lacking
 from infoloss.cli.options import (
@@ -55,13 +56,12 @@ class Running:
     jobs: int | None = running("Worker processes; 1 runs in this one [default: one a core].")
     time_limit: str | None = running("No run begins after this time, as in 30m or 1h30m; resume later.")
     retry_failed: Annotated[bool, Parameter(negative=())] = running("Run failed runs again.", False)
+    shard: str | None = running("The I-th of N slices of the runs, as 2/4; other processes do the others.")
     quiet: Annotated[bool, Parameter(negative=())] = running("No progress.", False)
 
 
 def compare(
-    data: str | None = None,
-    /,
-    *,
+    *data: str,
     loss: LossOptions | None = None,
     judging: JudgingOptions | None = None,
     table: DataOptions | None = None,
@@ -77,22 +77,23 @@ def compare(
     Args:
         data: A known set (infoloss data lists them), a table (.csv, .tsv, also .gz; .parquet), arrays (.npz),
             a folder or .zip of images, texts (.txt), module:function, or a study file (.toml)
-            [default: digits].
+            [default: digits]. Several of them: a study of each, and what they say together.
         dry_run: Show runs, estimated time and the minimum detectable effect; train nothing.
     """
     run = run or Running()
-    study = Study(_plan(data, loss, judging, table, training, tuning), run)
+    asked = _plan(data, loss, judging, table, training, tuning)
+    study = CollectionStudy(asked, run) if asked.collection else Study(asked, run)
     return study.forecast() if dry_run else study.carried_out()
 
 
 def demo(*, run: Running | None = None) -> int:
     """Compare eight losses on scikit-learn's digits, and say where the report is."""
-    return Study(plan(None), run or Running()).carried_out()
+    return Study(plan(()), run or Running()).carried_out()
 
 
-def _plan(data: str | None, loss: LossOptions | None, *others: Any) -> Plan:
+def _plan(data: tuple[str, ...], loss: LossOptions | None, *others: Any) -> Plan:
     last = loss.losses[-1] if loss and loss.losses else ""
-    if data is None and last.lower().endswith(_FILES):
+    if not data and last.lower().endswith(_FILES):
         raise InputError(
             f"{last} is among the losses; the data come first: infoloss compare {last} --losses …"
         )
@@ -140,6 +141,9 @@ class Study:
                 f"\ninfoloss: interrupted; {self.folder} keeps what is done. {self._go_on}", file=sys.stderr
             )
             return INTERRUPTED
+        if self.run.shard is not None:
+            print(self._sliced(analysis))
+            return 0
         from infoloss.study.report import render
 
         print_verdicts(analysis, render(analysis, self.folder))
@@ -147,6 +151,12 @@ class Study:
         if not analysis.complete:
             print(f"\nThe time limit ended this before the study was done. {self._go_on}")
         return 0
+
+    def _sliced(self, analysis: Analysis) -> str:
+        done = f"Slice {self.run.shard} of {self.folder} is done"
+        if analysis.complete:
+            return f"{done}, and so are the others. infoloss report {self.folder} writes the report."
+        return f"{done} as far as it can be. When the other slices are too, go on:\n    {self.command}"
 
     @property
     def _go_on(self) -> str:
@@ -164,5 +174,6 @@ class Study:
                 workers=self.run.jobs,
                 time_limit=self.limit,
                 retry_failed=self.run.retry_failed,
+                shard=self.run.shard,
                 command=self.command,
             )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infoloss.cli.complaints import reading
-from infoloss.cli.options import DataOptions, plan
+from infoloss.cli.options import DataOptions, holds_tables, plan
 from infoloss.cli.results import print_table
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ def data(source: str | None = None, /, *, table: DataOptions | None = None) -> N
         _list()
         return
     with reading():
-        if _holds_tables(Path(source)):
+        if holds_tables(Path(source)):
             _describe_collection(collection(source, target=(table and table.target) or "target"))
         else:
-            _describe(plan(source, table).data.dataset())
+            _describe(plan((source,), table).data.dataset())
 
 
 def _list() -> None:
@@ -45,12 +45,6 @@ def _list() -> None:
     print_table(["name", "source (terms)", "where"], rows)
     print(f"\nThey are looked for and kept in {data_folder()}; INFOLOSS_DATA names another folder.")
     print("More: infoloss data NAME. Your own: infoloss data PATH")
-
-
-def _holds_tables(path: Path) -> bool:
-    from infoloss.data.tables import SUFFIXES
-
-    return path.is_dir() and any(each.name.lower().endswith(SUFFIXES) for each in path.iterdir())
 
 
 def _describe(found: Dataset) -> None:

@@ -42,6 +42,9 @@ def forecast_text(found: Forecast) -> str:
 
 def _detectable(found: Forecast) -> str:
     design = found.design
+    if design.looks:
+        numbers = ", ".join(map(str, design.looks))
+        return f"seeds: until decided, judged at {numbers}; runs and time above are those of the first look"
     if not found.comparisons:
         return "verdicts: none, since one loss alone has nothing to be compared with"
     if math.isinf(found.effect):

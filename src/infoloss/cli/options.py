@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from cyclopts import Group, Parameter
 from pydantic import BaseModel
 
-from infoloss.cli.complaints import InputError
+from infoloss.cli.complaints import InputError, reading
 from infoloss.models import MODELS
 from infoloss.study.design import default_losses
 from infoloss.study.plan import Plan, PlanError
@@ -23,6 +25,7 @@ __all__ = [
     "LossOptions",
     "TrainingOptions",
     "TuningOptions",
+    "holds_tables",
     "plan",
     "seconds",
 ]
@@ -31,9 +34,12 @@ __all__ = [
 # ruff: noqa: RUF009 - this function makes dataclass fields
 
 
-def option(place: str, help: str) -> Any:
-    """A field for the plan's value at this place; None where it is not given."""
-    return field(default=None, metadata={"place": place, "help": f"{help}{_plan_says(place)}"})
+def option(place: str, help: str, **means: Any) -> Any:
+    """A field for the plan's value at this place; None where it is not given.
+
+    A flag that stands for a value says so: ``means=False``.
+    """
+    return field(default=None, metadata={"place": place, "help": f"{help}{_plan_says(place)}", **means})
 
 
 def _plan_says(place: str) -> str:
@@ -109,6 +115,9 @@ class JudgingOptions:
     """How much evidence, and what counts."""
 
     seeds: int | None = option("seeds", "How many [default: 20 for tables under 10,000 rows, else 5].")
+    until_decided: int | None = option(
+        "until_decided", "Add seeds until every verdict is decided, at most to this number."
+    )
     metric: str | None = option("metric", "What validation chooses by, and the verdict on labels is about.")
     margin: float | None = option("margins.labels", "Points of accuracy that make no difference.")
     margin_nll: float | None = option("margins.nll", "Nats of NLL that make no difference.")
@@ -146,32 +155,65 @@ class TrainingOptions:
 @Parameter(name="*", group=Group("Tuning", sort_key=5))
 @dataclass(frozen=True)
 class TuningOptions:
-    """The same grid of learning rates for every loss."""
+    """The same grid of learning rates, and the same number of trials, for every loss."""
 
-    tune: bool | None = option("tuning.enabled", "Whether each loss gets a learning rate of its own.")
+    tune: int | None = option("tuning.trials", "Trials of each loss beyond the grid, by Optuna.")
+    no_tune: Annotated[bool | None, Parameter(negative=())] = option(
+        "tuning.enabled", "One learning rate for all: no verdict on rank.", means=False
+    )
     learning_rates: list[float] | None = option("tuning.learning_rates", "The grid, 4 or more.")
     tuning_seeds: int | None = option("tuning.seeds", "How many seeds choose.")
     learning_rate: float | None = option("training.learning_rate", "The one of all losses, with --no-tune.")
 
 
-def plan(source: str | None, *sections: Any) -> Plan:
-    """The plan of a data set, a table or a study file, with the options given.
+def plan(sources: Sequence[str], *sections: Any) -> Plan:
+    """The plan of data sets, tables or a study file, with the options given.
+
+    Several are a collection, to each of which the options for data apply.
 
     Raises:
         InputError: each mistake on a line, which names the option or the key of the file.
     """
     options, flags = _gathered(sections)
-    file = source is not None and source.lower().endswith(".toml")
-    if source is not None and not file:
+    if len(sources) == 1 and holds_tables(Path(sources[0])):
+        sources = _tables(sources[0], options.setdefault("data", {}))
+    source = sources[0] if sources else ""
+    files = [each for each in sources if each.lower().endswith(".toml")]
+    if files and len(sources) > 1:
+        raise InputError(f"{files[0]}: a study file stands alone; it may name several data sets itself")
+    if len(sources) > 1:
+        shared = options.pop("data", {})
+        options["collection"] = tuple({**shared, "source": each} for each in sources)
+        flags["collection"] = "DATA"
+    elif source and not files:
         options.setdefault("data", {})["source"] = source
         flags["data.source"] = "DATA"
     try:
-        return Plan.read(source, options=options) if file and source else Plan.of(place=HERE, **options)
+        return Plan.read(source, options=options) if files else Plan.of(place=HERE, **options)
     except PlanError as error:
         mistakes = _without_consequences(error.mistakes)
         raise InputError("\n".join(_named(mistake, flags) for mistake in mistakes)) from error
     except OSError as error:
         raise InputError(f"{source}: {error.strerror}") from error
+
+
+def holds_tables(folder: Path) -> bool:
+    """Whether a path is a folder with a table in it: a collection of data sets."""
+    from infoloss.data.tables import SUFFIXES
+
+    return folder.is_dir() and any(each.name.lower().endswith(SUFFIXES) for each in folder.iterdir())
+
+
+def _tables(folder: str, data: dict[str, Any]) -> list[str]:
+    """The tables of a folder that can be learnt from; why the others cannot is said."""
+    from infoloss.data import collection
+
+    data.setdefault("target", "target")
+    with reading():
+        found = collection(folder, target=data["target"])
+    for name, why in found.left_out.items():
+        print(f"note: {name} is left out: {why}", file=sys.stderr)
+    return [str(member.path) for member in found.members]
 
 
 HERE = "command line"
@@ -194,7 +236,9 @@ def _gathered(sections: tuple[Any, ...]) -> tuple[dict[str, Any], dict[str, str]
                 if key == "*":
                     inner |= _pairs(value)
                 else:
-                    inner[key] = tuple(value) if isinstance(value, list) else value
+                    inner[key] = (
+                        tuple(value) if isinstance(value, list) else each.metadata.get("means", value)
+                    )
     return options, flags
 
 

@@ -16,21 +16,27 @@ from infoloss.cli.results import print_verdicts
 __all__ = ["report", "verdict"]
 
 
-def report(folder: Path, /, *, out: Path | None = None) -> None:
+def report(study: Path, /, *, out: Path | None = None) -> None:
     """Write a study's report again, from its records alone; also while the study runs.
 
     Args:
-        folder: Of the study.
-        out: Where the report goes [default: the study's folder].
+        study: The folder, or a packed study.
+        out: Where the report goes [default: the study's folder; for NAME.parquet, NAME-report].
     """
+    from infoloss.cli.collections import print_collection
     from infoloss.study.analysis import analyse
+    from infoloss.study.collection import analyse_collection, holds
     from infoloss.study.report import render
-    from infoloss.study.store import read_design
 
-    if read_design(folder) is None:
-        raise InputError(f"{folder} holds no study: there is no study.json")
-    analysis = analyse(folder)
-    print_verdicts(analysis, render(analysis, out or folder))
+    if holds(study):
+        print_collection(analyse_collection(study), out)
+        return
+    packed = study.is_file()
+    if not packed and not (study / "study.json").is_file():
+        raise InputError(f"{study} holds no study: there is no study.json")
+    analysis = analyse(study)
+    beside = study.with_name(f"{study.stem}-report") if packed else study
+    print_verdicts(analysis, render(analysis, out or beside))
 
 
 @Parameter(name="*")

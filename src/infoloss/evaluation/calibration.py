@@ -12,6 +12,7 @@ from infoloss.evaluation.predictions import checked, log_softmax
 __all__ = [
     "BINS",
     "Reliability",
+    "binned",
     "expected_calibration_error",
     "fit_temperature",
     "noise_floor",
@@ -67,12 +68,21 @@ def reliability(log_probabilities: Any, target: Any, bins: int = BINS) -> Reliab
         (array([0, 3]), 0.05)
     """
     log_p, codes = checked(log_probabilities, target)
-    confidence = _confidence(log_p)
+    return binned(_confidence(log_p), log_p.argmax(axis=1) == codes, bins)
+
+
+def binned(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> Reliability:
+    """The reliability of rows of which only confidence (n,) and whether it was right (n,) are known.
+
+    Example:
+        >>> binned(np.array([0.8, 0.75, 0.6]), np.array([True, False, True]), bins=2).count
+        array([0, 3])
+    """
     place = _bin(confidence, bins)
     count = np.bincount(place, minlength=bins)
     shown = np.maximum(count, 1)
-    right = np.bincount(place, weights=log_p.argmax(axis=1) == codes, minlength=bins)
-    return Reliability(np.bincount(place, weights=confidence, minlength=bins) / shown, right / shown, count)
+    hits = np.bincount(place, weights=right, minlength=bins)
+    return Reliability(np.bincount(place, weights=confidence, minlength=bins) / shown, hits / shown, count)
 
 
 def expected_calibration_error(log_probabilities: Any, target: Any, bins: int = BINS) -> float:

@@ -16,7 +16,15 @@ from infoloss.evaluation.calibration import (
 )
 from infoloss.evaluation.predictions import checked, labels
 
-__all__ = ["CONTRIBUTING", "METRICS", "confusion", "contributions", "per_class_recall", "scores"]
+__all__ = [
+    "CONTRIBUTING",
+    "METRICS",
+    "confusion",
+    "contributions",
+    "label_contributions",
+    "per_class_recall",
+    "scores",
+]
 
 METRICS = (
     "accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "nll", "brier", "ece", "ece_noise_floor",
@@ -122,11 +130,21 @@ def contributions(
         return _nll(log_p, codes)
     if metric.startswith("brier"):
         return _brier(log_p, codes)
-    right = (labels(decision, len(codes), log_p.shape[1], "decision") == codes).astype(np.float64)
+    return label_contributions(codes, labels(decision, len(codes), log_p.shape[1], "decision"), metric)
+
+
+def label_contributions(target: np.ndarray, decision: np.ndarray, metric: str) -> np.ndarray:
+    """`contributions` to "accuracy" or "balanced_accuracy", which need no probabilities.
+
+    Example:
+        >>> label_contributions(np.array([0, 0, 1]), np.array([0, 1, 1]), "accuracy")
+        array([1., 0., 1.])
+    """
+    right = (decision == target).astype(np.float64)
     if metric == "accuracy":
         return np.asarray(right)
-    rows = np.bincount(codes)
-    return np.asarray(right * len(codes) / (np.count_nonzero(rows) * rows[codes]))
+    rows = np.bincount(target)
+    return np.asarray(right * len(target) / (np.count_nonzero(rows) * rows[target]))
 
 
 def confusion(target: Any, decision: Any, classes: int | Sequence[str]) -> np.ndarray:

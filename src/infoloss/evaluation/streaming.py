@@ -12,25 +12,19 @@ from torch import Tensor
 from infoloss.batch import Batch, make_batch
 from infoloss.evaluation.calibration import BINS, Reliability
 from infoloss.rows import Rows
+from infoloss.statistics import Moments
 from infoloss.terms import statistic
 from infoloss.visibility import values_visible
 
 __all__ = ["StreamingScores"]
 
 SUMS = ("rows", "right", "nll", "brier", "entropy")
-READ = {
-    name: statistic(name)
-    for name in (
-        "lse",
-        "target_logit",
-        "target_probability",
-        "expected_logit",
-        "collision",
-        "max_logit",
-    )
-}
+READINGS = [
+    ((), statistic(name))
+    for name in ("lse", "target_logit", "target_probability", "expected_logit", "collision")
+]
 TIED = 1.9
-"""Σ e^{2(z − max z)} is 2 at least where two logits are the largest; below it there is one."""
+"""Σ e^2u, u = z − max z, is 2 at least where two logits are the largest; below it there is one."""
 
 
 class StreamingScores:
@@ -82,26 +76,29 @@ class StreamingScores:
         if target.is_floating_point():
             raise ValueError("target must hold class indices: a score needs a label, got probabilities")
         batch = make_batch(logits, target, ignore_index=self.ignore_index)
-        rows = Rows(batch, [((), term) for term in READ.values()], {})
+        rows = Rows(batch, READINGS, {})
         rows.empty()
-        z = {name: rows.value((), term) for name, term in READ.items()}
-        top = torch.exp(z["max_logit"] - z["lse"]).clamp(max=1)
-        right = _right(batch, z)
-        decided = right if decision is None else _decided(batch, decision, target)
-        nll = z["lse"] - z["target_logit"]
-        masked = rows.label_masked()
-        if masked is not None:
-            nll = torch.where(masked, torch.inf, nll)
-        brier = z["collision"] - 2 * z["target_probability"] + 1
-        entropy = z["lse"] - z["expected_logit"]
-        kept = torch.ones_like(top) if batch.kept is None else batch.kept.to(top.dtype)
-        self._add(kept, torch.stack([kept, decided.to(top.dtype), nll, brier, entropy]), top, right)
+        (one,) = rows.passes
+        right = _right(batch, one.moments)
+        decided = right if decision is None else _decided(decision, target)
+        self._add(one.moments, right, decided, batch.kept)
 
-    def _add(self, kept: Tensor, values: Tensor, top: Tensor, right: Tensor) -> None:
-        """Sums over the rows kept, (N,), of values (5, N), and of confidence and correctness by bin."""
-        self._sums = self._sums.to(top) + torch.where(kept > 0, values, 0).sum(1)
+    def _add(self, m: Moments, right: Tensor, decided: Tensor, kept: Tensor | None) -> None:
+        """Add the rows that are kept, (N,): their moments, and whether argmax and decision are the label."""
+        top = 1 / m["exp_sum"]  # the largest probability: e^u is 1 there
+        lse = torch.log(m["exp_sum"])
+        nll = lse - m["label_logit"]
+        if "label_masked" in m:
+            nll = torch.where(m["label_masked"], torch.inf, nll)
+        brier = (m["exp_square_sum"] * top - 2 * m["label_exp"]) * top + 1
+        entropy = lse - m["exp_logit_sum"] * top
+        one = torch.ones_like(top)
+        values = torch.stack([one, decided.to(top), nll, brier, entropy])
+        shares = torch.stack([one, top, right.to(top)])
+        if kept is not None:  # the others have finite moments, those of a row of zeros
+            values, shares = values * kept, shares * kept
+        self._sums = self._sums.to(top) + values.sum(1)
         place = (torch.ceil(top * self.bins).long() - 1).clamp(0, self.bins - 1)
-        shares = torch.stack([kept, kept * top, kept * right])
         self._histogram = self._histogram.to(top).index_add(1, place, shares)
 
     def merge(self, other: StreamingScores) -> None:
@@ -157,22 +154,22 @@ class StreamingScores:
         return Reliability(confidence / shown, right / shown, count.astype(np.int64))
 
 
-def _right(batch: Batch, z: dict[str, Tensor]) -> Tensor:
+def _right(batch: Batch, m: Moments) -> Tensor:
     """Where the label is the first class of the largest logit, (N,): without another pass but for ties."""
     assert batch.given is not None
-    right = z["target_logit"] == z["max_logit"]
     if not values_visible(batch.logits):
-        return right & (batch.logits.argmax(1).reshape(-1) == batch.given)
-    squares = z["collision"] * torch.exp(2 * (z["lse"] - z["max_logit"]))
-    tied = (right & (squares > TIED)).nonzero().squeeze(1)
-    if len(tied):
+        return batch.logits.argmax(1).reshape(-1) == batch.given
+    right = m["label_exp"] == 1  # e^0, or so near the largest that it rounds to 1, which counts as tied
+    tied = right & (m["exp_square_sum"] > TIED)
+    at = (tied if batch.kept is None else tied & batch.kept).nonzero().squeeze(1)
+    if len(at):
         planes = batch.logits  # (B, C, S)
-        rows = planes.movedim(1, -1)[tied // planes.shape[2], tied % planes.shape[2]]
-        right[tied] = rows.argmax(1) == batch.given[tied]
+        rows = planes.movedim(1, -1)[at // planes.shape[2], at % planes.shape[2]]
+        right[at] = rows.argmax(1) == batch.given[at]
     return right
 
 
-def _decided(batch: Batch, decision: Tensor, target: Tensor) -> Tensor:
+def _decided(decision: Tensor, target: Tensor) -> Tensor:
     if decision.shape != target.shape:
         raise ValueError(
             f"decision must have the target's shape {tuple(target.shape)}, got {tuple(decision.shape)}"

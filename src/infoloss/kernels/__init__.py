@@ -33,7 +33,7 @@ INSTALLED = {
     name: name not in REQUIREMENTS or find_spec(REQUIREMENTS[name][0]) is not None for name in KERNELS
 }
 SMALLEST = 16384
-"""Elements from which the CPU kernel is ahead of eager (set by benchmarks/kernels.py)."""
+"""Elements from which the CPU kernel is ahead of eager (benchmarks/thresholds.py)."""
 
 _forced: ContextVar[str | None] = ContextVar("infoloss_kernel", default=None)
 

@@ -16,7 +16,7 @@ from numba import njit, prange
 __all__ = ["parallel"]
 
 PARALLEL_FROM = 1 << 16
-"""Elements from which threads save more than starting them costs (set by benchmarks/kernels.py)."""
+"""Elements from which threads save more than starting them costs (benchmarks/thresholds.py)."""
 
 _lock = threading.Lock()
 _safe: bool | None = None  # unknown until the threading layer is known

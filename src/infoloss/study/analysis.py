@@ -12,12 +12,33 @@ if TYPE_CHECKING:
     from infoloss.evaluation import Reliability
     from infoloss.study.inference import Verdict
 
-__all__ = ["Analysis", "LossResult", "Reference", "analyse"]
+__all__ = ["Analysis", "LossResult", "Reference", "Search", "analyse"]
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """What trials beyond the grid chose for a loss, and the result of the grid alone beside it.
+
+    ``validation`` are mean metrics over the tuning seeds, ``grid_scores`` test scores as in ``LossResult``;
+    ``weight_decay`` is None where it is the study's; ``from_grid``: no trial beat the grid.
+    """
+
+    trials: int
+    expression: str
+    learning_rate: float
+    weight_decay: float | None
+    validation: float
+    from_grid: bool
+    grid_learning_rate: float
+    grid_validation: float
+    grid_scores: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
 class LossResult:
-    """How one loss did. Arrays over seeds follow ``seeds``; what is not known is None or empty.
+    """How one loss did, with the expression and the learning rate that tuning chose.
+
+    Arrays over seeds follow ``seeds``; what is not known is None or empty.
 
     ``tuning`` maps learning rates to mean validation metrics; ``scores`` have the keys of
     ``infoloss.evaluation.scores`` and an entry a seed; ``per_class_recall`` (C,) is a mean over seeds,
@@ -40,6 +61,7 @@ class LossResult:
     reliability_scaled: Reliability | None
     curve: dict[str, np.ndarray]
     cost: dict[str, float]
+    search: Search | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,21 +93,15 @@ class Analysis:
     command: str
 
 
-def analyse(folder: Path | str) -> Analysis:
-    """The analysis of the study in a folder, finished or not.
+def analyse(path: Path | str) -> Analysis:
+    """The analysis of a study, finished or not: of its folder, or of the file that ``pack`` wrote.
 
     Raises:
-        StoreError: the folder holds no study.
+        StoreError: there is no study.
     """
-    from infoloss.study.design import Design
+    from infoloss.study.archive import archive
     from infoloss.study.findings import Findings, analysed
-    from infoloss.study.store import StoreError, read_design, records
     from infoloss.study.threads import one_thread
 
-    folder = Path(folder)
-    written = read_design(folder)
-    if written is None:
-        raise StoreError(f"{folder} holds no study: there is no study.json")
-    found, damaged = records(folder)
     with one_thread():
-        return analysed(Findings(folder, Design.from_json(written), tuple(found.values()), damaged))
+        return analysed(Findings(archive(Path(path))))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +21,7 @@ from infoloss.study.materials import Materials
 from infoloss.study.plan import Plan
 from infoloss.study.plan_errors import PlanError, nearest
 from infoloss.study.session import Progress, Report, Session
+from infoloss.study.slices import WHOLE, Slice
 from infoloss.study.store import Store, StoreError, read_design, records
 from infoloss.study.verdict_table import VerdictTable
 
@@ -69,6 +72,7 @@ def compare(
     folder: Path | str | None = None,
     progress: Report | None = None,
     workers: int | None = None,
+    shard: str | None = None,
     **options: Any,
 ) -> Comparison:
     """Compares losses on your data, or in your own training.
@@ -84,10 +88,12 @@ def compare(
             global generators are seeded before each call. Where it takes ``learning_rate``, it is tuned.
         y: (N,) labels, or the name of the column that holds them.
         losses: expressions or terms, or a mapping from labels to them; eight that suit the data unless given.
-        seeds: how many, or which; 20 for tables under 10,000 rows and 5 otherwise unless given.
+        seeds: how many, or which; 20 for tables under 10,000 rows and 5 otherwise unless given. With the
+            option ``until_decided`` they are the first of those that are added as long as need be.
         folder: where records are kept; named after data and study, in the working directory, unless given.
         progress: called with a ``Progress`` after every run.
         workers: processes; one a core unless given. Your own training runs in this process.
+        shard: "2/4" does the second of four slices of the runs; other processes do the others in this folder.
         **options: fields of ``Plan`` (model, training, tuning, metric, margins, baseline, device), and for
             arrays those of ``infoloss.data.from_arrays`` (name, groups, order, sample_weight, test, split).
 
@@ -118,10 +124,11 @@ def compare(
         if y is not None or arrays:
             extra = "y" if y is not None else next(iter(arrays))
             raise PlanError([f"compare: {extra}: your own training brings its data itself; leave it out"])
-        return _of_function(X_or_train, plan, folder, progress)
+        return _of_function(X_or_train, plan, folder, progress, shard)
     dataset = _dataset(X_or_train, y, arrays)
     path = Path(settled(plan, dataset).name if folder is None else folder)
-    return Comparison(path, run(plan, dataset, path, progress, workers=workers, command=_CALL))
+    found = run(plan, dataset, path, progress, workers=workers, shard=shard, command=_CALL)
+    return Comparison(path, found)
 
 
 _CALL = "infoloss.compare(X, y, losses=[…], seeds=…)"
@@ -136,6 +143,7 @@ def run(
     workers: int | None = None,
     time_limit: float | None = None,
     retry_failed: bool = False,
+    shard: str | None = None,
     command: str = "",
 ) -> Analysis:
     """Does what is missing of a study, and analyses what is there.
@@ -151,6 +159,7 @@ def run(
         workers: processes; one a core unless given, 1 runs in this process.
         time_limit: seconds after which no run is begun; the study stays incomplete and can be resumed.
         retry_failed: run again what failed for another reason than divergence.
+        shard: "2/4" does the second of four slices of the runs.
         command: that reruns the study, for the report.
 
     Raises:
@@ -163,28 +172,77 @@ def run(
     design = settled(plan, dataset)
     design = replace(design, command=command, notes=_notes(design, dataset))
     path = Path(design.name if folder is None else folder)
-    with Store.opened(path) as store, closing(_engine(workers, design.device)) as engine:
-        materials = Materials(dataset, _opened(store, design))
-        Session(store, engine, materials, progress, time_limit, retry_failed).carry_out()
-    return analyse(path)
+    part = _slice(shard, design)
+    with Store.opened(path, part) as store, closing(_engine(workers, design.device)) as engine:
+
+        def session(at: Design, left: float | None, again: bool) -> Session:
+            return Session(store, engine, Materials(dataset, at), progress, left, again)
+
+        return _carried_out(store, design, session, time_limit, retry_failed)
 
 
-def _of_function(train: Any, plan: Plan, folder: Path | str | None, progress: Report | None) -> Comparison:
+def _of_function(
+    train: Any, plan: Plan, folder: Path | str | None, progress: Report | None, shard: str | None
+) -> Comparison:
     design = function_design(train, plan, command="infoloss.compare(train, losses=[…], seeds=…)")
     path = Path(design.name if folder is None else folder)
-    with Store.opened(path) as store:
-        materials = FunctionMaterials(_opened(store, design))
-        Session(store, Serial(function_runs(train)), materials, progress).carry_out()
-    return Comparison(path, analyse(path))
+    with Store.opened(path, _slice(shard, design)) as store:
+        engine = Serial(function_runs(train))
+
+        def session(at: Design, left: float | None, again: bool) -> Session:
+            return Session(store, engine, FunctionMaterials(at), progress, left, again)
+
+        return Comparison(path, _carried_out(store, design, session, None, False))
+
+
+def _carried_out(
+    store: Store,
+    design: Design,
+    session: Callable[[Design, float | None, bool], Session],
+    time_limit: float | None,
+    retry_failed: bool,
+) -> Analysis:
+    """One sitting, or one after the other while seeds are added; the analysis of the last."""
+    started, following = monotonic(), _opened(store, design)
+    while True:
+        at, left = following, None
+        if time_limit is not None:
+            left = max(0.0, time_limit - (monotonic() - started))
+        session(at, left, retry_failed).carry_out()
+        analysis, retry_failed = analyse(store.folder), False
+        more = at.at_the_next_look()
+        if more is None or not analysis.complete or _settled(analysis):
+            return analysis
+        following = _opened(store, more)
+
+
+def _settled(analysis: Analysis) -> bool:
+    """Whether every verdict is decided; one about a difference that is not finite never will be."""
+    return all(
+        verdict.outcome != "undecided" or not isfinite(verdict.difference) for verdict in analysis.verdicts
+    )
 
 
 def _opened(store: Store, design: Design) -> Design:
     """The design, extended by what the folder already has, and written there."""
-    old = read_design(store.folder)
-    if old is not None:
-        design = design.extended(Design.from_json(old))
-    store.write_design(design.to_json())
+    with store.gate():
+        old = read_design(store.folder)
+        if old is not None:
+            design = design.extended(Design.from_json(old))
+        store.write_design(design.to_json())
     return design
+
+
+def _slice(shard: str | None, design: Design) -> Slice:
+    try:
+        part = WHOLE if shard is None else Slice.parse(shard)
+    except ValueError as error:
+        raise PlanError([f"shard: {error}"]) from None
+    if design.trials and not part.whole:
+        raise PlanError(
+            ["shard: each round of trials needs the one before; leave the shard or the trials out"]
+        )
+    return part
 
 
 def _engine(workers: int | None, device: str) -> Engine:
@@ -217,7 +275,7 @@ def _dataset(X: Any, y: Any, arrays: Mapping[str, Any]) -> Dataset:
 
 
 def _refuse_unknown(options: Mapping[str, Any]) -> None:
-    known = (*_ARRAYS, *(name for name in Plan.model_fields if name != "data"))
+    known = (*_ARRAYS, *(name for name in Plan.model_fields if name not in ("data", "collection")))
     for name in options:
         if name not in known:
             hint = nearest(name, known)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from infoloss.study.design import Design
+from infoloss.study.inference import alpha_at
 
 if TYPE_CHECKING:
     from infoloss.study.findings import Findings
@@ -82,10 +83,22 @@ def protocol(design: Design) -> dict[str, str]:
         how = {"split": _split(design), **_training(design), "selection": selection}
     return {
         "seeds": f"{len(design.seeds)} ({_ranges(design.seeds)})",
+        **_looks(design),
         **how,
         "tuning": _tuning(design, metric),
         "margins": f"{design.margins['labels']:g} points of {design.labels_metric.replace('_', ' ')}, "
         f"{design.margins['nll']:g} nats of NLL; fixed before running",
+    }
+
+
+def _looks(design: Design) -> dict[str, str]:
+    if not design.looks:
+        return {}
+    numbers = ", ".join(map(str, design.looks))
+    rates = ", ".join(f"{100 * alpha_at(design.looks, look):.3g}" for look in design.looks)
+    return {
+        "looks": f"seeds are added until every verdict is decided: judged at {numbers} seeds with error "
+        f"rates of {rates} %, 5 % together; this is the look at {len(design.seeds)}"
     }
 
 
@@ -174,8 +187,14 @@ def _tuning(design: Design, metric: str) -> str:
         if design.data.get("resampled")
         else ""
     )
+    trials = (
+        f"; then {design.trials} trials of every loss, the baseline included, over learning rate, weight "
+        "decay (of infoloss's own training) and the loss's parameters"
+        if design.trials
+        else ""
+    )
     return (
-        f"learning rate from {rates} for every loss, by mean validation {metric} over "
+        f"learning rate from {rates} for every loss{trials}; by mean validation {metric} over "
         f"{len(design.tuning_seeds)} tuning seeds, ties by NLL{again}"
     )
 
@@ -204,7 +223,7 @@ def notes(findings: Findings) -> tuple[str, ...]:
     """What a reader should know: about the data, the tuning, and the records."""
     design = findings.design
     found = list(design.notes)
-    for arm, chosen in findings.choices.items():
+    for arm, chosen in findings.choices.items() if not design.trials else ():
         if chosen is not None and chosen.edge:
             found.append(
                 f"{arm.label}: the chosen learning rate {chosen.learning_rate:g} is the {chosen.edge} of the "
@@ -220,6 +239,7 @@ def notes(findings: Findings) -> tuple[str, ...]:
     if mixed:
         listed = "; ".join(f"{key} {value}" for key, value in mixed.items())
         found.append(f"the runs come from different environments: {listed}")
-    if findings.damaged:
-        found.append(f"{len(findings.damaged)} records are damaged and left out; resuming runs them again")
+    found += [metric.note for metric in findings.archive.metrics]
+    if damaged := findings.archive.damaged:
+        found.append(f"{len(damaged)} records are damaged and left out; resuming runs them again")
     return tuple(found)

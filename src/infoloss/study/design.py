@@ -65,7 +65,8 @@ class Design:
 
     ``arms`` has the baseline first. ``learning_rates`` has one entry where ``tuned`` is false, or none where
     the user's own training has its own. ``metric`` is what validation chooses by, ``labels_metric`` what the
-    verdict on labels is about.
+    verdict on labels is about. ``trials`` of every loss go beyond the grid.
+    ``looks`` are the numbers of seeds at which a study that adds them is judged.
     """
 
     data: dict[str, Any]
@@ -82,15 +83,38 @@ class Design:
     device: str
     notes: tuple[str, ...] = ()
     command: str = ""
+    trials: int = 0
+    looks: tuple[int, ...] = ()
 
     @property
     def baseline(self) -> Arm:
         return self.arms[0]
 
     @property
+    def alpha(self) -> float:
+        """The error rate of the verdicts at the number of seeds that there are."""
+        from infoloss.study.inference import alpha_at
+
+        return alpha_at(self.looks, len(self.seeds))
+
+    def at_the_next_look(self) -> Design | None:
+        """The design with the seeds of its next look; None at the last, or where there are no looks."""
+        following = [look for look in self.looks if look > len(self.seeds)]
+        if not following:
+            return None
+        taken, number, seeds = {*self.seeds, *self.tuning_seeds}, 0, list(self.seeds)
+        while len(seeds) < following[0]:
+            if number not in taken:
+                seeds.append(number)
+            number += 1
+        return replace(self, seeds=tuple(sorted(seeds)))
+
+    @property
     def fixed(self) -> dict[str, Any]:
         """What an extension may not change: all but losses, seeds, notes and the command."""
-        open_ends = ("arms", "seeds", "notes", "command")
+        open_ends = ["arms", "seeds", "notes", "command"]
+        # What is not used leaves no mark, so that folders keep their names.
+        open_ends += [name for name in ("trials", "looks") if not getattr(self, name)]
         kept = {
             field.name: getattr(self, field.name) for field in fields(self) if field.name not in open_ends
         }
@@ -128,7 +152,8 @@ class Design:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Design:
-        tuples = {key: tuple(value[key]) for key in ("seeds", "tuning_seeds", "learning_rates", "notes")}
+        lists = ("seeds", "tuning_seeds", "learning_rates", "notes", "looks")
+        tuples = {key: tuple(value[key]) for key in lists if key in value}
         return cls(**{**value, **tuples, "arms": tuple(Arm(**arm) for arm in value["arms"])})
 
 
@@ -204,6 +229,8 @@ def settled(plan: Plan, dataset: Dataset) -> Design:
         margins={"labels": plan.margins.labels, "nll": plan.margins.nll},
         device="cpu" if plan.device == "auto" else plan.device,
         notes=(*dataset.notes, *unseen, *_NOTES[plan.training.precision]),
+        trials=plan.tuning.trials,
+        looks=looks(plan, len(seeds)),
     )
 
 
@@ -234,6 +261,22 @@ def _model(plan: Model, dataset: Dataset, rows: np.ndarray) -> tuple[dict[str, A
         return {"name": plan.name, **options}, ()
     print_ = fingerprint(named(plan.name))
     return {"name": plan.name, **options, "source": print_.sha256}, print_.notes
+
+
+def looks(plan: Plan, seeds: int) -> tuple[int, ...]:
+    """When a study that adds seeds is judged; none for one that does not.
+
+    Raises:
+        PlanError: no room for a second look.
+    """
+    from infoloss.study.inference import schedule
+
+    if plan.until_decided is None:
+        return ()
+    try:
+        return schedule(seeds, plan.until_decided)
+    except ValueError as error:
+        raise PlanError([f"until_decided: {error}"]) from None
 
 
 def learning_rates(plan: Plan) -> tuple[float, ...]:

@@ -5,36 +5,39 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from infoloss.evaluation import confusion, per_class_recall, reliability
+from infoloss.evaluation import Reliability, binned, confusion, per_class_recall
 from infoloss.study import description
-from infoloss.study.analysis import Analysis, LossResult, Reference
+from infoloss.study.analysis import Analysis, LossResult, Reference, Search
+from infoloss.study.archive import Archive, Record
 from infoloss.study.design import Arm, Design
 from infoloss.study.headline import headline
 from infoloss.study.inference import Cell, Paired, judge
 from infoloss.study.own_losses import is_own, term_of
 from infoloss.study.references import REFERENCES
 from infoloss.study.scored import Scored
-from infoloss.study.store import COSTS, Damage, predictions
+from infoloss.study.store import COSTS
+from infoloss.study.trials import Found, best_setting
 from infoloss.study.tuning import Choice, chosen
 
-__all__ = ["Findings", "analysed"]
-
-Record = Mapping[str, Any]
+__all__ = ["Findings", "analysed", "cells"]
 
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """The records of a study's folder, sorted out by its design."""
+    """The records of a study, sorted out by its design."""
 
-    folder: Path
-    design: Design
-    records: tuple[Record, ...]
-    damaged: tuple[Damage, ...] = ()
+    archive: Archive
+
+    @property
+    def design(self) -> Design:
+        return self.archive.design
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        return self.archive.records
 
     @cached_property
     def choices(self) -> dict[Arm, Choice | None]:
@@ -47,16 +50,40 @@ class Findings:
         return {arm: self._finals(arm) for arm in self.design.arms}
 
     def _finals(self, arm: Arm) -> dict[int, Record]:
+        best = self.found[arm]
+        if self.design.trials and best is None:
+            return {}
+        if best is None or best.trial.number is None:
+            return self.grid_finals(arm)
+        return self._trained(best.trial.expression, best.trial.learning_rate, best.trial.weight_decay)
+
+    @cached_property
+    def found(self) -> dict[Arm, Found | None]:
+        """What the trials of each loss found; None without trials, and while they are unfinished."""
+        design = self.design
+        return {
+            arm: best_setting(self.records, design, arm) if design.trials else None for arm in design.arms
+        }
+
+    def grid_finals(self, arm: Arm) -> dict[int, Record]:
+        """Final runs by seed with the learning rate of the grid; without trials there are no others."""
         made = self.choices[arm]
         if made is None and self.design.learning_rates:
             return {}
-        rate = made.learning_rate if made else None
+        return self._trained(arm.expression, made.learning_rate if made else None, None)
+
+    def _trained(
+        self, expression: str, learning_rate: float | None, weight_decay: float | None
+    ) -> dict[int, Record]:
+        if weight_decay is None:
+            weight_decay = self.design.training.get("weight_decay")
         found = {
             record["seed"]: record
             for record in self.records
             if record["role"] == "final"
-            and record["loss"] == arm.expression
-            and record["learning_rate"] == rate
+            and record["loss"] == expression
+            and record["learning_rate"] == learning_rate
+            and record["config"].get("training", {}).get("weight_decay") == weight_decay
             and record["seed"] in self.design.seeds
         }
         return dict(sorted(found.items()))
@@ -65,11 +92,7 @@ class Findings:
     def scored(self) -> dict[Arm, dict[int, Scored]]:
         """Predictions of the final runs that came to an end."""
         return {
-            arm: {
-                seed: Scored(predictions(self.folder, run["id"]), arm.expression, run["bindings"] or {})
-                for seed, run in runs.items()
-                if run["status"] == "done"
-            }
+            arm: {seed: self.archive.scored(run) for seed, run in runs.items() if run["status"] == "done"}
             for arm, runs in self.finals.items()
         }
 
@@ -81,6 +104,24 @@ class Findings:
             for seed, run in self.scored[arm].items()
             if seed in base and not np.array_equal(run.target, base[seed].target)
         ]
+
+    def paired_seeds(self, arm: Arm) -> list[int]:
+        """Seeds that the loss and the baseline both finished, on the same test rows."""
+        base, unpaired = self.scored[self.design.baseline], self.unpaired(arm)
+        return [seed for seed in self.scored[arm] if seed in base and seed not in unpaired]
+
+    def paired_scores(self, arm: Arm, metric: str) -> Paired | None:
+        """Differences of a score that is known of whole runs only; None where no seed has both."""
+        mine, base = self.scored[arm], self.scored[self.design.baseline]
+        seeds = [
+            seed
+            for seed in self.paired_seeds(arm)
+            if metric in mine[seed].scores and metric in base[seed].scores
+        ]
+        if not seeds:
+            return None
+        differences = [mine[seed].scores[metric] - base[seed].scores[metric] for seed in seeds]
+        return Paired(np.array(differences), None, None, *_rows(self, base[seeds[0]]))
 
     @cached_property
     def references(self) -> dict[str, dict[int, Record]]:
@@ -99,6 +140,8 @@ class Findings:
             if made is None and self.design.learning_rates:
                 return False
             hopeless = made is not None and made.learning_rate is None
+            if self.design.trials and self.found[arm] is None and not hopeless:
+                return False
             if not hopeless and len(self.finals[arm]) < len(self.design.seeds):
                 return False
         return True
@@ -107,6 +150,8 @@ class Findings:
     def used(self) -> list[Record]:
         """The records that the analysis rests on."""
         finals = [record for runs in self.finals.values() for record in runs.values()]
+        if self.design.trials:
+            finals += [record for arm in self.design.arms for record in self.grid_finals(arm).values()]
         tuning = [record for record in self.records if record["role"] == "tuning"]
         return [*finals, *tuning, *(record for runs in self.references.values() for record in runs.values())]
 
@@ -115,7 +160,7 @@ def analysed(findings: Findings) -> Analysis:
     """The analysis of sorted records."""
     design = findings.design
     losses = tuple(_result(findings, arm) for arm in design.arms)
-    verdicts = tuple(judge(cells)) if (cells := _cells(findings)) else ()
+    verdicts = tuple(judge(asked, alpha=design.alpha)) if (asked := cells(findings)) else ()
     margins = {metric: margin for _, metric, margin, _ in _questions(design)}
     return Analysis(
         title=description.title(design),
@@ -146,36 +191,33 @@ def _questions(design: Design) -> tuple[tuple[str, str, float, bool], ...]:
     )
 
 
-def _cells(findings: Findings) -> list[Cell]:
-    base = findings.scored[findings.design.baseline]
-    cells = []
+def cells(findings: Findings) -> list[Cell]:
+    """What is to be judged: each question about each loss that shares a finished seed with the baseline."""
+    found = []
     for question, metric, margin, higher in _questions(findings.design):
         for arm in findings.design.arms[1:]:
-            seeds = [
-                seed for seed in findings.scored[arm] if seed in base and seed not in findings.unpaired(arm)
-            ]
-            if seeds:
+            if seeds := findings.paired_seeds(arm):
                 evidence = _paired(findings, arm, seeds, metric)
-                cells.append(Cell(question, metric, arm.label, evidence, margin, higher))
-    return cells
+                found.append(Cell(question, metric, arm.label, evidence, margin, higher))
+    return found
 
 
 def _paired(findings: Findings, arm: Arm, seeds: Sequence[int], metric: str) -> Paired:
     pairs = [(findings.scored[arm][seed], findings.scored[findings.design.baseline][seed]) for seed in seeds]
     differences = [loss.contributions(metric) - base.contributions(metric) for loss, base in pairs]
     examples = _examples([base for _, base in pairs])
-    test_rows = len(pairs[0][1].target)
     fixed = examples is not None and all(np.array_equal(examples[0], other) for other in examples)
-    train_rows = findings.design.data.get("rows", 0) - test_rows - len(pairs[0][1].validation[1])
-    return Paired(
-        differences=np.array([values.mean() for values in differences]),
-        examples=examples,
-        contributions=None if examples is None else tuple(differences),
-        # Where the training rows are not known, as many as test rows: the interval is then rather too wide.
-        train_rows=train_rows if train_rows > 0 else test_rows,
-        test_rows=test_rows,
-        resampled=findings.design.data.get("resampled", not fixed),
-    )
+    contributed = None if examples is None else tuple(differences)
+    means = np.array([values.mean() for values in differences])
+    return Paired(means, examples, contributed, *_rows(findings, pairs[0][1], resampled=not fixed))
+
+
+def _rows(findings: Findings, run: Scored, *, resampled: bool = True) -> tuple[int, int, bool]:
+    """Training and test rows, and whether each seed drew its own; ``resampled`` where the data do not say."""
+    test = len(run.target)
+    train = findings.design.data.get("rows", 0) - test - run.validation_rows
+    # Where the training rows are not known, as many as test rows: the interval is then rather too wide.
+    return (train if train > 0 else test), test, findings.design.data.get("resampled", resampled)
 
 
 def _examples(runs: Sequence[Scored]) -> tuple[np.ndarray, ...] | None:
@@ -190,27 +232,54 @@ def _examples(runs: Sequence[Scored]) -> tuple[np.ndarray, ...] | None:
 
 def _result(findings: Findings, arm: Arm) -> LossResult:
     made, runs, scored = findings.choices[arm], findings.finals[arm], findings.scored[arm]
+    search = _search(findings, arm)
+    expression = search.expression if search else arm.expression
     done = list(scored.values())
     decisions = [(run.target, run.decision) for run in done]
-    classes = done[0].log_probabilities.shape[1] if done else 0
-    entries = () if is_own(arm.expression) else term_of(arm.expression).entries
+    classes = done[0].classes if done else 0
+    entries = () if is_own(expression) else term_of(expression).entries
     return LossResult(
         label=arm.label,
-        expression=arm.expression,
+        expression=expression,
         formula=description.formula(entries),
         entries=entries,
         baseline=arm == findings.design.baseline,
-        learning_rate=made.learning_rate if made else None,
+        learning_rate=search.learning_rate if search else made.learning_rate if made else None,
         tuning=made.scores if made else {},
         seeds=tuple(scored),
         failures=_failures(findings, arm),
         scores=_stacked([run.scores for run in done]),
         per_class_recall=_mean_recall(decisions, classes) if done else None,
         confusion=np.sum([confusion(t, d, classes) for t, d in decisions], axis=0) if done else None,
-        reliability=_pooled([run.log_probabilities for run in done], done),
-        reliability_scaled=_pooled([run.scaled for run in done], done),
+        reliability=_pooled([run.confidence for run in done], done),
+        reliability_scaled=_pooled([run.confidence_scaled for run in done], done),
         curve=_curve([runs[seed]["curve"] for seed in scored]),
         cost=_cost([runs[seed] for seed in scored]),
+        search=search,
+    )
+
+
+def _search(findings: Findings, arm: Arm) -> Search | None:
+    """What the trials of a loss found, beside the grid."""
+    found, made = findings.found[arm], findings.choices[arm]
+    if found is None or made is None or made.learning_rate is None:
+        return None
+    grid = [
+        findings.archive.scored(run).scores
+        for run in findings.grid_finals(arm).values()
+        if run["status"] == "done"
+    ]
+    metric = findings.design.metric
+    return Search(
+        trials=found.trials,
+        expression=found.trial.expression,
+        learning_rate=found.trial.learning_rate,
+        weight_decay=found.trial.weight_decay,
+        validation=found.validation[metric],
+        from_grid=found.trial.number is None,
+        grid_learning_rate=made.learning_rate,
+        grid_validation=made.scores[made.learning_rate],
+        grid_scores=_stacked(grid),
     )
 
 
@@ -227,7 +296,9 @@ def _failures(findings: Findings, arm: Arm) -> tuple[str, ...]:
 
 
 def _stacked(scores: Sequence[Mapping[str, float]]) -> dict[str, np.ndarray]:
-    return {key: np.array([run[key] for run in scores]) for key in (scores[0] if scores else ())}
+    """An array over runs for each score; nan where a run lacks it."""
+    keys = dict.fromkeys(key for run in scores for key in run)
+    return {key: np.array([run.get(key, np.nan) for run in scores]) for key in keys}
 
 
 def _mean_recall(decisions: Sequence[tuple[np.ndarray, np.ndarray]], classes: int) -> np.ndarray:
@@ -238,10 +309,10 @@ def _mean_recall(decisions: Sequence[tuple[np.ndarray, np.ndarray]], classes: in
     return np.where(known.any(0), mean, np.nan)
 
 
-def _pooled(log_probabilities: Sequence[np.ndarray], runs: Sequence[Scored]) -> Any:
+def _pooled(confidences: Sequence[np.ndarray], runs: Sequence[Scored]) -> Reliability | None:
     if not runs:
         return None
-    return reliability(np.concatenate(log_probabilities), np.concatenate([run.target for run in runs]))
+    return binned(np.concatenate(confidences), np.concatenate([run.likeliest for run in runs]))
 
 
 def _curve(curves: Sequence[Sequence[Mapping[str, float | None]]]) -> dict[str, np.ndarray]:
@@ -272,11 +343,7 @@ def _references(findings: Findings) -> tuple[Reference, ...]:
         Reference(
             name,
             _stacked(
-                [
-                    Scored(predictions(findings.folder, run["id"]), None, {}).scores
-                    for run in runs.values()
-                    if run["status"] == "done"
-                ]
+                [findings.archive.scored(run).scores for run in runs.values() if run["status"] == "done"]
             ),
         )
         for name, runs in findings.references.items()

@@ -80,9 +80,11 @@ def _counts(design: Design) -> dict[str, int]:
     from infoloss.study.references import names
 
     arms, seeds = len(design.arms), len(design.seeds)
-    tuning = arms * len(design.tuning_seeds) * len(design.learning_rates) if design.tuned else 0
+    settings = len(design.learning_rates) + design.trials if design.tuned else 0
+    finals = 2 if design.trials else 1  # with the best trial, and with the best of the grid
+    tuning = arms * len(design.tuning_seeds) * settings
     lines = len(names(design.data))
-    return {"tuning": tuning, "training": arms * seeds, "reference lines": lines * seeds}
+    return {"tuning": tuning, "training": arms * seeds * finals, "reference lines": lines * seeds}
 
 
 _ROLES = {"tuning": "tuning", "training": "final", "reference lines": "reference"}
@@ -95,7 +97,7 @@ def _done(design: Design, found: Sequence[Mapping[str, Any]]) -> dict[str, int]:
         record["role"]
         for record in found
         if record["seed"] in wanted[record["role"]]
-        and (record["role"] == "reference" or record["loss"] in losses)
+        and (record["role"] == "reference" or record["loss"] in losses or record.get("trial"))
     ]
     return {kind: roles.count(role) for kind, role in _ROLES.items()}
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from infoloss.study.design import Arm, Design, arms, learning_rates
+from infoloss.study.design import Arm, Design, arms, learning_rates, looks
 from infoloss.study.fingerprint import fingerprint
 from infoloss.study.plan import Loss, Plan, PlanError
 from infoloss.study.runs import KERNEL, PROTOCOL, Arrays, Job, Outcome, outcome_of
@@ -66,6 +66,8 @@ def function_design(train: Train, plan: Plan, *, command: str = "") -> Design:
         device="the function's own",
         notes=_notes(name, print_.notes),
         command=command,
+        trials=plan.tuning.trials if tuned else 0,
+        looks=looks(plan, len(plan.seeds) if plan.seeds else SEEDS),
     )
 
 

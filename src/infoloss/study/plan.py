@@ -160,9 +160,13 @@ class Training(Section):
 
 
 class Tuning(Section):
-    """The same learning rates for every loss, the baseline included, on seeds of their own."""
+    """The same learning rates for every loss, the baseline included, on seeds of their own.
+
+    ``trials`` of each loss go beyond the grid: learning rate, weight decay, the loss's own parameters.
+    """
 
     enabled: bool = True
+    trials: Annotated[int, Field(ge=0)] = 0
     learning_rates: Annotated[tuple[Positive, ...], Field(min_length=4)] | None = None
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = tuple(
         range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + 3)
@@ -180,6 +184,8 @@ class Tuning(Section):
     def _distinct(self) -> Self:
         _refuse_repeats("learning_rates", self.learning_rates or ())
         _refuse_repeats("seeds", self.seeds)
+        if self.trials and not self.enabled:
+            raise ValueError(f"{self.trials} trials are tuning: leave enabled = false out")
         return self
 
 
@@ -246,10 +252,12 @@ class Plan(Section):
 
     Args:
         data: source and options.
+        collection: several of them, in the place of ``data``: a study of each, and what they say together.
         model: name and options.
         losses: expressions, or functions of one's own; eight that suit the data unless given.
         baseline: what the others are compared with; always trained.
         seeds: how many, or which; 20 for tables under 10,000 rows and 5 otherwise unless given.
+        until_decided: seeds are added until every verdict is decided, at most to this number.
         metric: what validation chooses by. "auto": accuracy, or balanced accuracy where classes are uneven.
         margins: what counts as no difference.
         training: optimiser, epochs, ….
@@ -267,10 +275,12 @@ class Plan(Section):
     """
 
     data: Annotated[Data, _section("source")] = Data()
+    collection: Annotated[tuple[Annotated[Data, _section("source")], ...], Field(min_length=2)] | None = None
     model: Annotated[Model, _section("name")] = Model()
     losses: Annotated[tuple[Loss, ...], Field(min_length=1), BeforeValidator(_losses)] | None = None
     baseline: Annotated[Loss, _section("expression")] = Loss(expression="cross_entropy")
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1), BeforeValidator(_seeds)] | None = None
+    until_decided: Annotated[int, Field(gt=2)] | None = None
     metric: Metric = "auto"
     margins: Margins = Margins()
     training: Training = Training()
@@ -280,6 +290,9 @@ class Plan(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         _refuse_repeats("seeds", self.seeds or ())
+        if self.collection and "data" in self.model_fields_set:
+            raise ValueError("data and collection: give one data set, or several")
+        _refuse_repeats("collection", tuple(data.source for data in self.collection or ()))
         shared = sorted(set(self.seeds or ()) & set(self.tuning.seeds))
         if shared and self.tuning.enabled:
             raise ValueError(f"the seeds {shared} both tune and compare; give tuning.seeds of their own")

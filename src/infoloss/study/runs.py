@@ -83,6 +83,7 @@ class Outcome:
             "bindings",
             "seed",
             "learning_rate",
+            "trial",
             "protocol",
         )
         return {

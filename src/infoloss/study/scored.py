@@ -1,58 +1,102 @@
-"""One run's predictions, scored as its loss means them."""
+"""One run's predictions, read and scored as its loss means them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from infoloss.evaluation import contributions, fit_temperature, scores, tempered
+from infoloss.evaluation import contributions, label_contributions, scores, tempered
 from infoloss.study.own_losses import term_of
 
-__all__ = ["Scored"]
+__all__ = ["Predicted", "Scored", "predicted", "scored"]
 
 POINTS = 100.0
 
 
-class Scored:
-    """Decisions, log-probabilities and scores of a run.
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """Log-probabilities (n, C), decisions and labels (n,) of a run's test rows, and ids of the rows if known.
 
-    Args:
-        arrays: the run's predictions.
-        expression: of the loss, which says what logits mean; log-probabilities are taken as they are without.
-        bindings: values of the expression's unbound names.
+    ``validation`` are log-probabilities and labels of the validation rows.
     """
 
-    def __init__(
-        self, arrays: Mapping[str, np.ndarray], expression: str | None, bindings: Mapping[str, object]
-    ) -> None:
-        self._expression, self._bindings = expression or "cross_entropy", bindings
-        self.target = arrays["test_target"]
-        self.rows = arrays.get("test_rows")
-        self.log_probabilities, self.decision = self._read(arrays["test_logits"])
-        self.validation = self._read(arrays["validation_logits"])[0], arrays["validation_target"]
+    log_probabilities: np.ndarray
+    decision: np.ndarray
+    target: np.ndarray
+    rows: np.ndarray | None
+    validation: tuple[np.ndarray, np.ndarray]
 
-    def _read(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        term = term_of(self._expression)
-        term = term.bind(**self._bindings) if self._bindings else term
-        z = torch.from_numpy(logits.astype(np.float64))
-        return term.log_probabilities(z).numpy(), term.decision(z).numpy()
 
-    @cached_property
-    def scores(self) -> dict[str, float]:
-        """As ``infoloss.evaluation.scores``: accuracies are fractions."""
-        return scores(self.log_probabilities, self.target, self.decision, validation=self.validation)
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What an analysis reads of a run: its scores, and arrays (n,) over its test rows.
 
-    @cached_property
-    def scaled(self) -> np.ndarray:
-        """(n, C) log-probabilities after temperature scaling on the validation rows."""
-        return tempered(self.log_probabilities, fit_temperature(*self.validation))
+    ``scores`` are those of ``infoloss.evaluation.scores`` (accuracies are fractions); ``likeliest`` says
+    whether the class of the largest probability, the ``confidence``, is right: what reliability is about.
+    """
+
+    scores: dict[str, float]
+    classes: int
+    validation_rows: int
+    rows: np.ndarray | None
+    target: np.ndarray
+    decision: np.ndarray
+    nll: np.ndarray
+    nll_scaled: np.ndarray
+    confidence: np.ndarray
+    confidence_scaled: np.ndarray
+    likeliest: np.ndarray
 
     def contributions(self, metric: str) -> np.ndarray:
         """(n,) whose mean is the metric, in points for accuracies and nats for NLL."""
-        values = contributions(
-            self.log_probabilities, self.target, self.decision, metric, validation=self.validation
-        )
-        return values if metric.startswith("nll") else POINTS * values
+        if metric == "nll":
+            return self.nll
+        if metric == "nll_scaled":
+            return self.nll_scaled
+        return POINTS * label_contributions(self.target, self.decision, metric)
+
+
+def predicted(
+    arrays: Mapping[str, np.ndarray], expression: str | None, bindings: Mapping[str, object]
+) -> Predicted:
+    """The predictions of a run.
+
+    Args:
+        arrays: as stored.
+        expression: of the loss, which says what logits mean; they are log-probabilities without.
+        bindings: values of the expression's unbound names.
+    """
+    term = term_of(expression or "cross_entropy")
+    term = term.bind(**bindings) if bindings else term
+    test = torch.from_numpy(arrays["test_logits"].astype(np.float64))
+    validation = torch.from_numpy(arrays["validation_logits"].astype(np.float64))
+    return Predicted(
+        log_probabilities=term.log_probabilities(test).numpy(),
+        decision=term.decision(test).numpy(),
+        target=arrays["test_target"],
+        rows=arrays.get("test_rows"),
+        validation=(term.log_probabilities(validation).numpy(), arrays["validation_target"]),
+    )
+
+
+def scored(run: Predicted) -> Scored:
+    """The scores of predictions."""
+    log_p = run.log_probabilities
+    found = scores(log_p, run.target, run.decision, validation=run.validation)
+    scaled = tempered(log_p, found["temperature"])
+    return Scored(
+        scores=found,
+        classes=log_p.shape[1],
+        validation_rows=len(run.validation[1]),
+        rows=run.rows,
+        target=run.target,
+        decision=run.decision,
+        nll=contributions(log_p, run.target, run.decision, "nll"),
+        nll_scaled=contributions(scaled, run.target, run.decision, "nll"),
+        confidence=np.exp(log_p.max(axis=1)),
+        confidence_scaled=np.exp(scaled.max(axis=1)),
+        likeliest=log_p.argmax(axis=1) == run.target,
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Protocol
 
@@ -11,6 +11,7 @@ from infoloss.study.design import Arm, Design
 from infoloss.study.engines import Engine, Feed
 from infoloss.study.runs import Job
 from infoloss.study.store import Store, records
+from infoloss.study.trials import Trial, best_setting, next_trials, tried
 from infoloss.study.tuning import chosen
 
 __all__ = ["Materials", "Progress", "Report", "Session"]
@@ -66,27 +67,34 @@ class Session:
         self.started = monotonic()
         self.deadline = self.started + time_limit if time_limit is not None else float("inf")
         self.records, damaged = records(store.folder)
-        for damage in damaged:
-            store.set_aside(damage.id)
+        again = [damage.id for damage in damaged]
         if retry_failed:
-            for id in [id for id, record in self.records.items() if record["status"] == "failed"]:
-                store.set_aside(id)
-                del self.records[id]
+            again += [id for id, record in self.records.items() if record["status"] == "failed"]
+        for id in filter(store.part.holds, again):
+            store.set_aside(id)
+            self.records.pop(id, None)
         self.trained = 0
 
     def carry_out(self) -> None:
-        """Tunes, then trains and computes the references."""
+        """Tunes by the grid, then by trials, then trains and computes the references.
+
+        Of a slice, losses whose tuning other slices have not finished are left to a later sitting.
+        """
         tuning = self._tuning_jobs() if self.design.tuned else []
         names = self.materials.references
-        later = len(self.design.seeds) * (len(self.design.arms) + len(names))
-        if not self._do(tuning, "tuning", later):
+        arms = len(self.design.arms) * (2 if self.design.trials else 1)
+        later = len(self.design.seeds) * (arms + len(names)) // self.store.part.count
+        trials = len(self.design.arms) * self.design.trials * len(self.design.tuning_seeds)
+        if not self._do(tuning, "tuning", later + trials) or not self._try(trials, later):
             return
-        rates = {arm: self._learning_rate(arm) for arm in self.design.arms}
+        if not self.store.part.whole:
+            self.records |= records(self.store.folder)[0]
+        settings = {arm: self._settings(arm) for arm in self.design.arms}
         final = [
-            self.materials.training("final", arm, seed, rate)
+            self._job("final", arm, seed, setting)
             for seed in self.design.seeds
-            for arm, rate in rates.items()
-            if rate is not None or not self.design.learning_rates
+            for arm, chosen in settings.items()
+            for setting in chosen
         ]
         # References come last: a study that runs out of time rather lacks them than a loss.
         references = [self.materials.reference(name, seed) for seed in self.design.seeds for name in names]
@@ -100,15 +108,44 @@ class Session:
             for rate in self.design.learning_rates
         ]
 
-    def _learning_rate(self, arm: Arm) -> float | None:
+    def _try(self, total: int, later: int) -> bool:
+        """Round after round of trials; false where the time ran out first."""
+        done = 0
+        while True:
+            found = {arm: next_trials(self.records.values(), self.design, arm) for arm in self.design.arms}
+            jobs = [
+                self._job("tuning", arm, seed, trial)
+                for seed in self.design.tuning_seeds
+                for arm, trials in found.items()
+                for trial in trials
+            ]
+            if not jobs:
+                return True
+            done += len(jobs)
+            if not self._do(jobs, "tuning", later + max(0, total - done)):
+                return False
+
+    def _settings(self, arm: Arm) -> list[Trial | float | None]:
+        """What a loss is finally trained with: the best trial, and the best learning rate of the grid."""
         made = chosen(self.records.values(), self.design, arm)
-        return made.learning_rate if made else None
+        if made is None:
+            return [] if self.design.learning_rates else [None]
+        grid: list[Trial | float | None] = [] if made.learning_rate is None else [made.learning_rate]
+        best = best_setting(self.records.values(), self.design, arm) if self.design.trials else None
+        return grid if best is None or best.trial.number is None else [best.trial, *grid]
+
+    def _job(self, role: str, arm: Arm, seed: int, setting: Trial | float | None) -> Job:
+        if not isinstance(setting, Trial):
+            return self.materials.training(role, arm, seed, setting)
+        tuned = replace(arm, expression=setting.expression)
+        return tried(self.materials.training(role, tuned, seed, setting.learning_rate), arm, setting)
 
     def _do(self, jobs: Sequence[Job], stage: str, later: int) -> bool:
         """Runs and stores what is missing; false where the time ran out first."""
-        missing = [job for job in jobs if job.id not in self.records]
+        mine = self.store.part.holds
+        missing = [job for job in jobs if mine(job.id) and job.id not in self.records]
         left = len(missing)
-        before = len(self.records)
+        before = sum(map(mine, self.records))
         total = before + left + later
         self._tell(before, total, stage)
         for job, outcome in self.engine.outcomes(self._in_time(missing), self.materials):

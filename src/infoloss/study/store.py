@@ -5,30 +5,48 @@
     FOLDER/runs/<id>/predictions.safetensors
     FOLDER/set-aside/<id>-<n>/             records that were damaged, or failed and were tried again
 
-Anyone may read at any time; one process writes, under a lock of the operating system. Nothing is pickled.
+Anyone may read at any time; one process writes, or one for each slice of the runs, under locks of the
+operating system. Nothing is pickled.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from infoloss.study.canonical import sha256
+from infoloss.study.slices import WHOLE, Slice
 
-__all__ = ["COSTS", "Damage", "Store", "StoreError", "comparable", "predictions", "read_design", "records"]
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+__all__ = [
+    "COSTS",
+    "Damage",
+    "Store",
+    "StoreError",
+    "comparable",
+    "predictions",
+    "read_design",
+    "records",
+    "replace_file",
+]
 
 COSTS = ("seconds", "step_milliseconds", "peak_memory_mib")
 """The fields of a record that a repetition of the run may change."""
 
-_RECORD, _PREDICTIONS, _DESIGN, _LOCK = "record.json", "predictions.safetensors", "study.json", ".lock"
+_RECORD, _PREDICTIONS, _DESIGN = "record.json", "predictions.safetensors", "study.json"
+_LOCK, _GATE = ".lock", ".gate"
+_SECONDS_AT_THE_GATE = 60.0
 
 
 class StoreError(RuntimeError):
@@ -112,41 +130,58 @@ class Store:
         1
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, part: Slice = WHOLE) -> None:
+        self.folder, self.part = folder, part
         self._runs = folder / "runs"
 
     @classmethod
     @contextmanager
-    def opened(cls, folder: Path) -> Iterator[Store]:
+    def opened(cls, folder: Path, part: Slice = WHOLE) -> Iterator[Store]:
         """The store of a folder, made if need be, and locked for this process.
+
+        Args:
+            folder: of the study.
+            part: the slice of the runs that this process does; others may do other slices meanwhile.
 
         Raises:
             StoreError: another process writes to it, or it cannot be written.
         """
-        from filelock import FileLock, Timeout
-
+        store = cls(folder, part)
         try:
-            (folder / "runs").mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder / _LOCK, timeout=0)
-            lock.acquire()
-        except Timeout:
-            raise StoreError(
-                f"another process is running a study in {folder}; wait for it, or choose another folder"
-            ) from None
+            store._runs.mkdir(parents=True, exist_ok=True)
+            with store.gate():
+                _refuse_others(folder, part)
+                lock = _lock(folder, part)
+                lock.acquire()
+                store._sweep()
         except OSError as error:
             raise StoreError(f"cannot write to {folder}: {error.strerror or error}") from None
         try:
-            store = cls(folder)
-            store._sweep()
             yield store
         finally:
             lock.release()
 
+    @contextmanager
+    def gate(self) -> Iterator[None]:
+        """Held for a moment by whoever opens the store or changes what all slices share."""
+        from filelock import FileLock, Timeout
+
+        try:
+            with FileLock(self.folder / _GATE, timeout=_SECONDS_AT_THE_GATE):
+                yield
+        except Timeout:
+            raise StoreError(
+                f"another process has kept {self.folder / _GATE} for {_SECONDS_AT_THE_GATE:g} seconds; if it "
+                "hangs, end it"
+            ) from None
+
     def _sweep(self) -> None:
-        """Removes what a killed process left half-written: safe, since the lock is ours."""
+        """Removes what a killed process left half-written: safe, since lock and gate are ours."""
         for left in self._runs.glob(".tmp-*"):
-            shutil.rmtree(left)
+            if self.part.holds(left.name.removeprefix(".tmp-")):
+                shutil.rmtree(left)
+        for draft in self.folder.glob(f".tmp-{_DESIGN}-*"):
+            draft.unlink()
 
     def write(self, record: Mapping[str, Any], arrays: bytes | None) -> None:
         """Adds a run: its record, and its predictions as safetensors bytes (None where it has none)."""
@@ -154,7 +189,7 @@ class Store:
         body["checksum"] = sha256(body)
         text = json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False)
         draft = self._runs / f".tmp-{record['id']}"
-        with self._writing():
+        with _writing(self.folder):
             draft.mkdir()
             if arrays is not None:
                 _write(draft / _PREDICTIONS, arrays)
@@ -172,20 +207,58 @@ class Store:
         return aside / f"{id}-{number}"
 
     def write_design(self, design: Mapping[str, Any]) -> None:
-        """Replaces ``study.json`` in one step."""
+        """Replaces ``study.json`` in one step; where others do slices, inside ``gate``."""
         text = json.dumps(design, indent=1, ensure_ascii=False, allow_nan=False)
-        draft = self.folder / f".tmp-{_DESIGN}"
-        with self._writing():
-            _write(draft, text.encode())
-            os.replace(draft, self.folder / _DESIGN)
-            _sync(self.folder)
+        replace_file(self.folder / _DESIGN, text.encode())
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
+
+def _lock(folder: Path, part: Slice) -> FileLock:
+    from filelock import FileLock
+
+    suffix = "" if part.whole else f"-{part.index}-of-{part.count}"
+    return FileLock(folder / f"{_LOCK}{suffix}", timeout=0)
+
+
+def _refuse_others(folder: Path, part: Slice) -> None:
+    """Refuses to open where a living process has runs in hand that would be ours too; inside the gate."""
+    from filelock import Timeout
+
+    found = (re.fullmatch(rf"{re.escape(_LOCK)}-(\d+)-of-(\d+)", path.name) for path in folder.iterdir())
+    taken = (WHOLE, *(Slice(int(name[1]), int(name[2])) for name in found if name))
+    for other in filter(part.overlaps, taken):
         try:
-            yield
-        except OSError as error:
-            raise StoreError(f"cannot write to {self.folder}: {error.strerror or error}") from error
+            with _lock(folder, other):
+                pass
+        except Timeout:
+            what = "a study in" if other.whole else f"slice {other} of the study in"
+            advice = "wait for it, or choose another folder"
+            if other.count != part.count and not (other.whole or part.whole):
+                advice = f"slices of {part.count} and of {other.count} would overlap; split all runs alike"
+            raise StoreError(f"another process is running {what} {folder}; {advice}") from None
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Writes a file in one step: a reader sees the old content or the new, never a part.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    draft = path.with_name(f".tmp-{path.name}-{os.getpid()}")
+    with _writing(path.parent):
+        try:
+            _write(draft, content)
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+        _sync(path.parent)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"cannot write to {folder}: {error.strerror or error}") from error
 
 
 def _write(path: Path, content: bytes) -> None:

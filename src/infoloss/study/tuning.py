@@ -1,4 +1,4 @@
-"""Tuning: every loss, the baseline included, gets the same learning rates; validation chooses."""
+"""Tuning by a grid: every loss, the baseline included, gets the same learning rates; validation chooses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from infoloss.training import METRICS
 if TYPE_CHECKING:
     from infoloss.study.design import Arm, Design
 
-__all__ = ["Choice", "choice", "chosen"]
+__all__ = ["Choice", "choice", "chosen", "mean_scores"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ def chosen(records: Iterable[Mapping[str, Any]], design: Design, arm: Arm) -> Ch
         record
         for record in records
         if record["role"] == "tuning"
+        and not record.get("trial")
         and record["loss"] == arm.expression
         and record["seed"] in design.tuning_seeds
     ]
@@ -76,7 +77,7 @@ def choice(records: Iterable[Mapping[str, Any]], *, grid: Sequence[float], metri
         if not runs or any(run["status"] != "done" for run in runs):
             scores[rate] = float("nan")
             continue
-        means = _means([run["validation"] for run in runs])
+        means = mean_scores([run["validation"] for run in runs])
         scores[rate] = means[metric]
         ranks[rate] = (METRICS[metric](means), -means["nll"])
     if not ranks:
@@ -86,7 +87,7 @@ def choice(records: Iterable[Mapping[str, Any]], *, grid: Sequence[float], metri
     return Choice(best, scores, edges.get(best))
 
 
-def _means(validation: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
+def mean_scores(validation: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
     """Means over runs; a record's null stands for a number that was infinite."""
     return {
         key: float(np.mean([math.inf if scores[key] is None else scores[key] for scores in validation]))

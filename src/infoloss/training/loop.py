@@ -148,7 +148,7 @@ def fit(
 
 
 def _compiled(device: torch.device) -> AbstractContextManager[None]:
-    """The compiled CPU kernel for small batches too: here it is called often enough to be worth its loading."""
+    """The compiled CPU kernel for small batches too, since here it is called often enough to be loaded."""
     if device.type == "cpu" and kernels.available("cpu"):
         return kernels.use("cpu")
     return nullcontext()

@@ -377,13 +377,17 @@ def _moments_of_row(
             s2 += found[4]
             masked += found[5]
             if soft.shape[0]:
-                _kappa(z, here, length, kind(0), kappa) if plain else _kappa(x, zero, length, kind(0), kappa)
-                more = _soft_sums(kappa, zero, length, soft, score, n, b, a, centre)
+                if plain:
+                    _kappa(z, here, length, kind(0), x)
+                more = _soft_sums(x, zero, length, soft, score, n, b, a, centre)
                 l1 += more[0]
                 l2 += more[1]
                 l3 += more[2]
                 l4 += more[3]
                 wanted |= more[4]
+    if m == -np.inf:  # every class is masked, or nan
+        for j in range(np.uint64(classes)):
+            m += z[at + j]
     if len(label):
         if 0 <= y < classes:
             x_y = z[at + np.uint64(y)]

@@ -391,6 +391,11 @@ def moments(z, layout, label, ignored, soft, score, kept, shift, scale, tau, cap
                 _view(kappa, s, c, shift, seen)
             x = seen if centred else kappa
             _maxima(x, m)
+            if _any_empty(m):
+                for t in range(width):
+                    if m[t] == -np.inf:  # every class is masked, or nan
+                        for j in range(classes):
+                            m[t] += x[j, t]
             if len(peaks):
                 for t in range(width):
                     peaks[n + t] = 0

@@ -65,6 +65,7 @@ class Verdict:
     identical: bool
     covers: str
     sentence: str
+    alpha: float = 0.05
 
 
 def holm(p_values: Sequence[float], *, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
@@ -97,19 +98,24 @@ def holm(p_values: Sequence[float], *, level: float = 0.95) -> tuple[np.ndarray,
     return adjusted, levels
 
 
-def judge(cells: Sequence[Cell], *, level: float = 0.95) -> list[Verdict]:
+def judge(cells: Sequence[Cell], *, level: float = 0.95, alpha: float | None = None) -> list[Verdict]:
     """One verdict for each cell.
 
     *better*, *worse*: the interval adjusted by Holm over all the cells excludes 0. *equivalent*: the interval
-    of level 2·level − 1 (90 %) lies within ± margin, i.e. two one-sided tests of size 1 − level. Both: better
-    or worse, and *negligible*. Else *undecided*, with the further seeds after which the half-width, adjusted
+    of level 1 − 2α (90 %) lies within ± margin, i.e. two one-sided tests of size α. Both: better or
+    worse, and *negligible*. Else *undecided*, with the further seeds after which the half-width, adjusted
     for all cells, is margin/2, or None where no number of seeds can: the rows of the test sets are too few.
 
     A loss whose predictions are the baseline's is *equivalent*, exactly. One seed, or a difference that is
     not finite, is *undecided* with an infinite interval.
 
+    Args:
+        cells: all questions about all losses.
+        level: of the unadjusted interval.
+        alpha: the error rate of the verdicts; 1 − level unless this is one of several looks.
+
     Raises:
-        ValueError: level outside (.5, 1).
+        ValueError: level outside (.5, 1), alpha outside (0, .5).
 
     Example:
         >>> import numpy as np
@@ -121,13 +127,17 @@ def judge(cells: Sequence[Cell], *, level: float = 0.95) -> list[Verdict]:
     """
     if not 0.5 < level < 1.0:
         raise ValueError(f"level must lie between 0.5 and 1, got {level!r}")
+    alpha = 1.0 - level if alpha is None else alpha
+    if not 0.0 < alpha < 0.5:
+        raise ValueError(f"alpha must lie between 0 and 0.5, got {alpha!r}")
     cells = list(cells)
     estimates = [
         estimate(cell.evidence, metric=cell.metric, identical=_identical(cell.loss, cells)) for cell in cells
     ]
-    adjusted, levels = holm([found.p_value for found in estimates], level=level)
+    adjusted, levels = holm([found.p_value for found in estimates], level=1.0 - alpha)
+    rules = _Rules(level, alpha, len(cells))
     return [
-        _verdict(cell, found, float(p), float(adjusted_level), level=level, comparisons=len(cells))
+        _verdict(cell, found, float(p), float(adjusted_level), rules)
         for cell, found, p, adjusted_level in zip(cells, estimates, adjusted, levels, strict=True)
     ]
 
@@ -142,19 +152,24 @@ def _identical(loss: str, cells: Sequence[Cell]) -> bool | None:
     return all(telling) if telling else None
 
 
-def _verdict(
-    cell: Cell, found: Estimate, adjusted_p: float, adjusted_level: float, *, level: float, comparisons: int
-) -> Verdict:
-    equivalence = found.interval(2.0 * level - 1.0)
+@dataclass(frozen=True)
+class _Rules:
+    level: float
+    alpha: float
+    comparisons: int
+
+
+def _verdict(cell: Cell, found: Estimate, adjusted_p: float, adjusted_level: float, rules: _Rules) -> Verdict:
+    equivalence = found.interval(1.0 - 2.0 * rules.alpha)
     within = -cell.margin < equivalence[0] and equivalence[1] < cell.margin
     outcome: Outcome
-    if adjusted_p < 1.0 - level:
+    if adjusted_p < rules.alpha:
         outcome = "better" if (found.difference > 0.0) == cell.higher_is_better else "worse"
     else:
         outcome = "equivalent" if within else "undecided"
     further = None
     if outcome == "undecided":
-        further = _further_seeds(cell, found, level=level, comparisons=comparisons)
+        further = _further_seeds(cell, found, level=1.0 - rules.alpha, comparisons=rules.comparisons)
     return Verdict(
         question=cell.question,
         metric=cell.metric,
@@ -163,7 +178,7 @@ def _verdict(
         negligible=within and outcome in ("better", "worse"),
         difference=found.difference,
         standard_error=found.standard_error,
-        interval=found.interval(level),
+        interval=found.interval(rules.level),
         adjusted_interval=found.interval(adjusted_level),
         equivalence_interval=equivalence,
         p_value=found.p_value,
@@ -172,7 +187,8 @@ def _verdict(
         more_seeds=further,
         identical=isinstance(found, Exact),
         covers=found.covers,
-        sentence=_sentence(cell, found, outcome, within, further, level),
+        sentence=_sentence(cell, found, outcome, within, further, rules.level),
+        alpha=rules.alpha,
     )
 
 

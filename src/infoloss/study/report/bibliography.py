@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ class Source(Protocol):
     @property
     def bibtex_key(self) -> str: ...
 
+
+COLLECTION_METHODS = ("benavoli2014", "benavoli2017", "demsar2006")
 
 _METHODS = {
     "holm1979": """@article{holm1979,
@@ -48,6 +50,32 @@ _METHODS = {
   pages   = {239--281},
   year    = {2003},
 }""",
+    "demsar2006": """@article{demsar2006,
+  author  = {Dem{\\v{s}}ar, Janez},
+  title   = {Statistical Comparisons of Classifiers over Multiple Data Sets},
+  journal = {Journal of Machine Learning Research},
+  volume  = {7},
+  pages   = {1--30},
+  year    = {2006},
+}""",
+    "benavoli2014": """@inproceedings{benavoli2014,
+  author    = {Benavoli, Alessio and Corani, Giorgio and Mangili, Francesca and Zaffalon, Marco and
+               Ruggeri, Fabrizio},
+  title     = {A {B}ayesian {W}ilcoxon Signed-Rank Test Based on the {D}irichlet Process},
+  booktitle = {Proceedings of the 31st International Conference on Machine Learning},
+  series    = {Proceedings of Machine Learning Research},
+  volume    = {32},
+  year      = {2014},
+}""",
+    "benavoli2017": """@article{benavoli2017,
+  author  = {Benavoli, Alessio and Corani, Giorgio and Dem{\\v{s}}ar, Janez and Zaffalon, Marco},
+  title   = {Time for a Change: a Tutorial for Comparing Multiple Classifiers Through {B}ayesian Analysis},
+  journal = {Journal of Machine Learning Research},
+  volume  = {18},
+  number  = {77},
+  pages   = {1--36},
+  year    = {2017},
+}""",
     "bouthillier2021": """@inproceedings{bouthillier2021,
   author    = {Bouthillier, Xavier and Delaunay, Pierre and Bronzi, Mirko and Trofimov, Assya and
                Nichyporuk, Brennan and Szeto, Justin and Mohammadi Sepahvand, Nazanin and Raff, Edward and
@@ -67,6 +95,25 @@ _METHODS = {
   volume    = {70},
   pages     = {1321--1330},
   year      = {2017},
+}""",
+    "lan1983": """@article{lan1983,
+  author  = {Lan, K. K. Gordon and DeMets, David L.},
+  title   = {Discrete Sequential Boundaries for Clinical Trials},
+  journal = {Biometrika},
+  volume  = {70},
+  number  = {3},
+  pages   = {659--663},
+  year    = {1983},
+}""",
+    "kim1987": """@article{kim1987,
+  author  = {Kim, Kyungmann and DeMets, David L.},
+  title   = {Design and Analysis of Group Sequential Tests Based on the Type {I} Error Spending Rate
+             Function},
+  journal = {Biometrika},
+  volume  = {74},
+  number  = {1},
+  pages   = {149--154},
+  year    = {1987},
 }""",
     "naeini2015": """@inproceedings{naeini2015,
   author    = {Pakdaman Naeini, Mahdi and Cooper, Gregory F. and Hauskrecht, Milos},
@@ -94,11 +141,18 @@ def method_keys(analysis: Analysis) -> list[str]:
         keys += ["holm1979", "schuirmann1987", "bouthillier2021"]
     if any("roughly" in verdict.covers for verdict in analysis.verdicts):
         keys.append("nadeau2003")
+    if analysis.verdicts and "looks" in analysis.protocol:
+        keys += ["lan1983", "kim1987"]
     if "nll_scaled" in scored:
         keys.append("guo2017")
     if "ece" in scored:
         keys.append("naeini2015")
     return keys
+
+
+def methods(keys: Sequence[str]) -> str:
+    """The records of statistical methods."""
+    return "\n\n".join(_METHODS[key] for key in keys) + "\n"
 
 
 def bibtex(analysis: Analysis, catalogue: Mapping[str, Source]) -> str:

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import tables
-from .bibliography import Source, bibtex
+from .bibliography import COLLECTION_METHODS, Source, bibtex, methods
 from .document import Document
 from .page import figure_files, html, markdown_page
-from .table import latex
+from .table import Table, latex
 from .verdicts import paper_verdicts
 
 if TYPE_CHECKING:
     from infoloss.study.analysis import Analysis
+
+Rows = tuple[list[str], list[Sequence[object]]]
 
 _PREAMBLE = "% \\usepackage[T1]{fontenc}\n% \\usepackage{booktabs,amssymb}\n\n"
 
@@ -35,10 +37,29 @@ def written(analysis: Analysis, report: Document, folder: Path, catalogue: Mappi
     }
     if analysis.references:
         contents = {"references.csv": references_csv(analysis), **contents}
+    _write(contents, folder)
+    return folder / "report.html"
+
+
+def collection_written(report: Document, summary: Table, rows: Rows, folder: Path) -> Path:
+    """Write the report over several data sets: page, Markdown, CSV, LaTeX, figures, BibTeX."""
+    heads, lines = rows
+    contents = {
+        "report.md": markdown_page(report),
+        "datasets.csv": _csv(heads, [[_value(value) for value in line] for line in lines]),
+        "tables.tex": _PREAMBLE + latex(summary),
+        "references.bib": methods(COLLECTION_METHODS),
+        **{f"figures/{name}": drawing for name, drawing in figure_files(report).items()},
+        "report.html": html(report),
+    }
+    _write(contents, folder)
+    return folder / "report.html"
+
+
+def _write(contents: Mapping[str, str], folder: Path) -> None:
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     for name, text in contents.items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
-    return folder / "report.html"
 
 
 def scores_csv(analysis: Analysis) -> str:
@@ -112,5 +133,6 @@ def tables_tex(analysis: Analysis) -> str:
         *tables.paper_scores(analysis),
         tables.cost(analysis),
         tables.tuning(analysis),
+        tables.search(analysis),
     ]
     return _PREAMBLE + "\n".join(latex(table) for table in wanted if table is not None)

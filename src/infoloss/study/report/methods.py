@@ -7,7 +7,17 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from .bibliography import Source, loss_keys, method_keys
-from .wording import GROUPS, counted, listed, metric, plain, questions, seed_count
+from .wording import (
+    GROUPS,
+    alpha_of,
+    counted,
+    equivalence_level,
+    listed,
+    metric,
+    plain,
+    questions,
+    seed_count,
+)
 
 if TYPE_CHECKING:
     from infoloss.study.analysis import Analysis
@@ -18,12 +28,13 @@ def scope(analysis: Analysis) -> str:
     if not analysis.verdicts:
         return "There is no verdict: it takes a baseline and at least one other loss with paired seeds."
     covers = list(dict.fromkeys(verdict.covers for verdict in analysis.verdicts if not verdict.identical))
+    level = equivalence_level(alpha_of(analysis))
     sentences = [
         f"The verdicts are about this data source ({analysis.data.get('name', 'the data')}) and this "
         f"recipe: what to expect of these losses {_reach(covers)}.",
         f"The intervals cover: {'; '.join(covers)}." if covers else "All predictions were identical.",
         "Better or worse means that the interval adjusted for all verdicts together (Holm) excludes zero. "
-        f"Equivalent means that the 90 % interval lies within the margin{_margins(analysis)}, which was "
+        f"Equivalent means that the {level} interval lies within the margin{_margins(analysis)}, which was "
         "fixed before running. Undecided means neither: the data do not tell.",
         "Labels, probabilities as they come and probabilities after temperature scaling are three questions "
         "with three answers; a loss may win one and lose another.",
@@ -116,7 +127,17 @@ def _tuning(analysis: Analysis) -> str:
     rates = listed([plain(rate) for rate in grid])
     return (
         f"Every loss, the baseline included, had the same learning rates to choose from ({rates}), chosen by "
-        f"validation {_named(analysis.primary_metric)} with seeds of their own."
+        f"validation {_named(analysis.primary_metric)} with seeds of their own.{_trials(analysis)}"
+    )
+
+
+def _trials(analysis: Analysis) -> str:
+    trials = max((loss.search.trials for loss in analysis.losses if loss.search), default=0)
+    if not trials:
+        return ""
+    return (
+        f" Beyond it every loss had {counted(trials, 'trial')} over learning rate, weight decay and its own "
+        "parameters, chosen in the same way by a tree-structured Parzen estimator (Optuna)."
     )
 
 
@@ -128,7 +149,17 @@ def _inference(analysis: Analysis, methods: list[str]) -> str:
     return (
         f"We judged paired differences from the baseline in {asked} by intervals{variance}, adjusted over "
         f"all {len(analysis.verdicts)} verdicts [holm1979]; equivalence was judged by two one-sided tests "
-        f"at 5 % [schuirmann1987] with margins fixed in advance{_margins(analysis)}."
+        f"at {plain(100 * alpha_of(analysis))} % [schuirmann1987] with margins fixed in "
+        f"advance{_margins(analysis)}.{_looks(analysis)}"
+    )
+
+
+def _looks(analysis: Analysis) -> str:
+    if "looks" not in analysis.protocol:
+        return ""
+    return (
+        f" {analysis.protocol['looks'].capitalize()}; each look spends error rate in proportion to its new "
+        "seeds [lan1983, kim1987]."
     )
 
 

@@ -186,8 +186,8 @@ def cost(analysis: Analysis) -> Section:
 
 
 def tuning(analysis: Analysis) -> Section:
-    table = tables.tuning(analysis)
-    return Section("tuning", "Tuning", (table,) if table else (), needs=_TRAINED)
+    found = tuple(filter(None, (tables.tuning(analysis), tables.search(analysis))))
+    return Section("tuning", "Tuning", found, needs=_TRAINED)
 
 
 def data(analysis: Analysis) -> Section:

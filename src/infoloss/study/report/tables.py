@@ -23,7 +23,7 @@ from .wording import (
 )
 
 if TYPE_CHECKING:
-    from infoloss.study.analysis import Analysis, LossResult
+    from infoloss.study.analysis import Analysis, LossResult, Search
 
 _PERCENT = ",\u00a0%"  # the unit never starts a line
 REFERENCE = "reference line, never in the verdict"
@@ -162,7 +162,7 @@ def tuning(analysis: Analysis) -> Table | None:
     rows = tuple(
         (
             loss_name(loss),
-            Cell("–" if loss.learning_rate is None else plain(loss.learning_rate), order=loss.learning_rate),
+            _rate(_grid_rate(loss)),
             *(_trial(loss, rate, analysis.primary_metric) for rate in grid),
             Cell(_edge(loss)),
         )
@@ -180,19 +180,81 @@ def tuning(analysis: Analysis) -> Table | None:
 def _trial(loss: LossResult, rate: float, key: str) -> Cell:
     value = loss.tuning.get(rate, math.nan)
     words = number(value * metric(key).factor, metric(key).digits)
-    chosen = loss.learning_rate is not None and math.isclose(rate, loss.learning_rate)
+    mine = _grid_rate(loss)
+    chosen = mine is not None and math.isclose(rate, mine)
     return Cell(f"✓ {words}" if chosen else words, kind="chosen" if chosen else "", order=value)
 
 
 def _edge(loss: LossResult) -> str:
-    tried = sorted(loss.tuning)
-    if len(tried) < 2 or loss.learning_rate is None:
+    tried, mine = sorted(loss.tuning), _grid_rate(loss)
+    if len(tried) < 2 or mine is None:
         return "not tuned"
-    if math.isclose(loss.learning_rate, tried[0]):
+    if math.isclose(mine, tried[0]):
         return "yes, the lowest: a lower one might be better"
-    if math.isclose(loss.learning_rate, tried[-1]):
+    if math.isclose(mine, tried[-1]):
         return "yes, the highest: a higher one might be better"
     return "no"
+
+
+def _grid_rate(loss: LossResult) -> float | None:
+    """The learning rate that the grid gave, whatever trials chose after it."""
+    return loss.search.grid_learning_rate if loss.search else loss.learning_rate
+
+
+def _rate(rate: float | None) -> Cell:
+    return Cell("–" if rate is None else plain(rate), order=rate)
+
+
+def search(analysis: Analysis) -> Table | None:
+    """What the trials chose, with the result of the grid alone beside it; None where there were no trials."""
+    searched = [(loss, loss.search) for loss in analysis.losses if loss.search is not None]
+    if not searched:
+        return None
+    entry = metric(analysis.primary_metric)
+    judged = list(dict.fromkeys([entry.key, *(key for _, key in questions(analysis))]))
+    shown = [metric(key) for key in judged if any(key in loss.scores for loss, _ in searched)]
+    unit = _PERCENT if entry.unit == "percent" else ""
+    columns = (
+        Column("loss", numeric=False),
+        Column("chosen", numeric=False),
+        Column("learning rate"),
+        Column("weight decay"),
+        Column(f"validation {entry.name}{unit}", note="grid → trials"),
+        *(Column(f"test {each.name}", group=GROUPS.get(each.question, "")) for each in shown),
+    )
+    rows = tuple(_searched(loss, found, entry, shown) for loss, found in searched)
+    caption = (
+        f"What {searched[0][1].trials} trials of every loss, the baseline included, chose on validation "
+        "rows, and in brackets what the grid of learning rates alone gave. The verdicts are about the first. "
+        "A weight decay of – is the study’s own. Exploratory."
+    )
+    return Table("search", caption, columns, (Body(rows),))
+
+
+def _searched(loss: LossResult, found: Search, entry: Metric, shown: Sequence[Metric]) -> tuple[Cell, ...]:
+    digits, factor = entry.digits, entry.factor
+    before = number(found.grid_validation * factor, digits)
+    after = number(found.validation * factor, digits)
+    chosen = Cell("as in the grid") if found.from_grid else code(found.expression)
+    decay = "–" if found.weight_decay is None else plain(found.weight_decay)
+    return (
+        loss_name(loss),
+        chosen,
+        Cell(
+            plain(found.learning_rate), (f"({plain(found.grid_learning_rate)})",), order=found.learning_rate
+        ),
+        Cell(decay, order=found.weight_decay),
+        Cell(f"{before} → {after}", order=found.validation),
+        *(_beside(loss.scores, found.grid_scores, each.key) for each in shown),
+    )
+
+
+def _beside(tuned: Mapping[str, np.ndarray], grid: Mapping[str, np.ndarray], key: str) -> Cell:
+    """Mean with the best trial, and in brackets with the grid's learning rate."""
+    if key not in tuned:
+        return Cell("–")
+    other = f"({mean_and_spread(grid[key], key)[0]})" if key in grid else ""
+    return Cell(mean_and_spread(tuned[key], key)[0], (other,))
 
 
 def failures(analysis: Analysis) -> Table | None:

@@ -11,6 +11,8 @@ from .wording import (
     GROUPS,
     MARKS,
     Metric,
+    alpha_of,
+    equivalence_level,
     interval,
     margin,
     mean_and_spread,
@@ -48,10 +50,11 @@ def verdict_table(analysis: Analysis) -> Table:
             rows.append((loss_name(loss), *(_level(loss, key) for _, key in asked)))
         else:
             rows.append((loss_name(loss), *(_verdict(cell) for cell in cells)))
+    level = equivalence_level(alpha_of(analysis))
     caption = (
         f"Difference from {analysis.baseline}, paired by seed, with the interval adjusted for all "
-        f"{len(analysis.verdicts)} verdicts (Holm) or, where equivalent, the 90 % interval that lies within "
-        f"the margin; {seed_count([v.seeds for v in analysis.verdicts])}."
+        f"{len(analysis.verdicts)} verdicts (Holm) or, where equivalent, the {level} interval that lies "
+        f"within the margin; {seed_count([v.seeds for v in analysis.verdicts])}."
     )
     return Table("verdicts", caption, tuple(columns), (Body(tuple(rows)),), layout="cards")
 
@@ -85,7 +88,8 @@ def _verdict(verdict: Verdict | None) -> Cell:
     decided_by = (
         verdict.equivalence_interval if verdict.outcome == "equivalent" else verdict.adjusted_interval
     )
-    bounds = f"{_bounds(decided_by, shown.digits)}{' (90 %)' if verdict.outcome == 'equivalent' else ''}"
+    level = f" ({equivalence_level(verdict.alpha)})"
+    bounds = f"{_bounds(decided_by, shown.digits)}{level if verdict.outcome == 'equivalent' else ''}"
     details = (size, f"{bounds}, n = {verdict.seeds}", remedy(verdict))
     return Cell(words, tuple(filter(None, details)), kind=verdict.outcome, order=order)
 
@@ -102,7 +106,7 @@ def verdict_numbers(analysis: Analysis) -> Table:
         Column("difference"),
         Column("95 %", note="unadjusted"),
         Column("adjusted", note="Holm"),
-        Column("90 %", note="equivalence"),
+        Column(equivalence_level(alpha_of(analysis)), note="equivalence"),
         Column("margin"),
         Column("standard error"),
         Column("p"),

@@ -159,6 +159,20 @@ def margin(verdict: Verdict, margins: dict[str, float]) -> float:
     return margins.get(verdict.metric, math.nan)
 
 
+def equivalence_level(alpha: float) -> str:
+    """The level of the interval that decides equivalence, and of two one-sided tests: 90 % but for looks.
+
+    >>> equivalence_level(0.05), equivalence_level(0.0125)
+    ('90 %', '97.5 %')
+    """
+    return f"{100 * (1 - 2 * alpha):.4g} %"
+
+
+def alpha_of(analysis: Analysis) -> float:
+    """The error rate of the verdicts, 5 % but for looks."""
+    return analysis.verdicts[0].alpha if analysis.verdicts else 0.05
+
+
 def outcome(verdict: Verdict) -> str:
     """The outcome in words; colour and mark only repeat them."""
     if verdict.identical:

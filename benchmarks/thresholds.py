@@ -1,0 +1,106 @@
+"""The sizes at which the CPU kernel changes its ways: what its constants were set by.
+
+    python -m benchmarks.thresholds [--rounds 15]
+
+Ratios of times of one way over another, forward and backward, median [quartiles], in one process. Below 1 the
+first way is faster: its side of the constant should be where that is so.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import infoloss as il
+from benchmarks.kernels import Run, ratios
+from infoloss import kernels
+from infoloss.kernels import host, threads
+
+LOSS = il.min_ent()
+
+
+def problem(rows: int, classes: int) -> tuple[Tensor, Tensor]:
+    return torch.randn(rows, classes).requires_grad_(), torch.randint(classes, (rows,))
+
+
+def with_kernel(name: str, z: Tensor, y: Tensor) -> Run:
+    def run() -> None:
+        z.grad = None
+        with kernels.use(name):
+            LOSS(z, y).backward()
+
+    return run
+
+
+def with_constant(module: object, name: str, value: int, z: Tensor, y: Tensor) -> Run:
+    inner = with_kernel("cpu", z, y)
+
+    def run() -> None:
+        with patch.object(module, name, value):
+            inner()
+
+    return run
+
+
+Line = tuple[str, Callable[[], tuple[Run, Run]]]
+
+
+def lines() -> Iterator[Line]:
+    """What is compared, and the two ways."""
+    never = 1 << 62
+    for power in (10, 12, 14, 16):
+        for classes in (10, 100):
+            z, y = problem((1 << power) // classes, classes)
+            yield (
+                f"cpu / eager, {z.numel()} logits, {classes} classes (SMALLEST = {kernels.SMALLEST})",
+                lambda z=z, y=y: (with_kernel("cpu", z, y), with_kernel("eager", z, y)),
+            )
+    for classes in (16, 32, 48, 64, 96, 128):
+        z, y = problem((1 << 21) // classes, classes)
+        yield (
+            f"rows / tiles, {classes} classes (NARROW = {host.NARROW})",
+            lambda z=z, y=y: (
+                with_constant(host, "NARROW", 0, z, y),
+                with_constant(host, "NARROW", never, z, y),
+            ),
+        )
+    for power in (14, 15, 16, 17, 18):
+        z, y = problem((1 << power) // 100, 100)
+        yield (
+            f"parallel / serial, {z.numel()} logits (PARALLEL_FROM = {threads.PARALLEL_FROM})",
+            lambda z=z, y=y: (
+                with_constant(threads, "PARALLEL_FROM", 0, z, y),
+                with_constant(threads, "PARALLEL_FROM", never, z, y),
+            ),
+        )
+    for power in (16, 17, 18, 20):
+        z, y = problem(1, 1 << power)
+        yield (
+            f"parts / one, a row of {1 << power} classes (PART = {host.PART})",
+            lambda z=z, y=y: (
+                with_constant(host, "PART", z.numel() // 8, z, y),
+                with_constant(host, "PART", never, z, y),
+            ),
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    options = parser.parse_args()
+    torch.set_num_threads(2)
+    torch.manual_seed(0)
+    for what, ways in lines():
+        first, second = ways()
+        values = ratios(("", second, {"first": first}), options.rounds, repeat=5)["first"]
+        low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+        print(f"{what:<72} {middle:.2f} [{low:.2f}, {high:.2f}]", flush=True)
+
+
+if __name__ == "__main__":
+    main()

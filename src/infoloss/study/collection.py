@@ -1,0 +1,191 @@
+"""A study over several data sets: one of its own for each, in its own folder, and what they say together.
+
+FOLDER/collection.json     the data sets and the folder of each
+FOLDER/<data set>/         a study, as of that data set alone
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from infoloss.data import Dataset
+from infoloss.study.across import Across, across
+from infoloss.study.analysis import Analysis, analyse
+from infoloss.study.canonical import sha256
+from infoloss.study.compare import run
+from infoloss.study.design import Design, default_losses, settled
+from infoloss.study.plan import Loss, Plan
+from infoloss.study.session import Progress, Report
+from infoloss.study.store import StoreError, read_design, replace_file
+
+__all__ = [
+    "CollectionAnalysis",
+    "analyse_collection",
+    "collection_name",
+    "datasets",
+    "holds",
+    "member_design",
+    "member_folder",
+    "run_collection",
+]
+
+_FILE = "collection.json"
+
+
+@dataclass(frozen=True, eq=False)
+class CollectionAnalysis:
+    """The analyses of the data sets by name, the folder of each, and each question over all of them."""
+
+    folder: Path
+    members: Mapping[str, Analysis]
+    folders: Mapping[str, str]
+    questions: tuple[Across, ...]
+    command: str
+
+    @property
+    def baseline(self) -> str:
+        return next(iter(self.members.values())).baseline
+
+    @property
+    def complete(self) -> bool:
+        return all(analysis.complete for analysis in self.members.values())
+
+
+def datasets(plan: Plan) -> Iterable[Dataset]:
+    """The data sets of a plan's collection, each loaded when its turn comes."""
+    return (member.dataset() for member in plan.collection or (plan.data,))
+
+
+def collection_name(plan: Plan, sets: Iterable[Dataset]) -> str:
+    """A folder's name, from the designs of all data sets."""
+    names = [member_design(plan, dataset).name for dataset in sets]
+    return f"infoloss-{len(names)}-data-sets-{sha256(names)[:8]}"
+
+
+def holds(folder: Path) -> bool:
+    """Whether the folder holds a study over several data sets."""
+    return (folder / _FILE).is_file()
+
+
+def run_collection(
+    plan: Plan,
+    sets: Iterable[Dataset],
+    folder: Path | str,
+    progress: Report | None = None,
+    *,
+    workers: int | None = None,
+    time_limit: float | None = None,
+    retry_failed: bool = False,
+    shard: str | None = None,
+    command: str = "",
+) -> CollectionAnalysis:
+    """Does what is missing of a study over several data sets, one after the other, and analyses it.
+
+    Every data set gets the same losses: the plan's, or the eight that suit even classes. Data sets that the
+    folder already has stay in the study.
+
+    Args:
+        plan: as asked for; its own data are not read.
+        sets: what is learnt from.
+        folder: of the whole.
+        progress, workers, time_limit, retry_failed, shard, command: as ``infoloss.study.compare.run``; the
+            time limit is for all data sets together.
+
+    Raises:
+        PlanError: the plan does not fit one of the data sets.
+        ValueError: two data sets of one name.
+        StoreError: the folder is in use, or cannot be written.
+    """
+    root, started = Path(folder), monotonic()
+    for dataset in sets:
+        name, place = _registered(root, dataset, command)
+        left = None if time_limit is None else max(0.0, time_limit - (monotonic() - started))
+        run(
+            _alike(plan),
+            dataset,
+            root / place,
+            None if progress is None else _named(progress, name),
+            workers=workers,
+            time_limit=left,
+            retry_failed=retry_failed,
+            shard=shard,
+            command=command,
+        )
+    return analyse_collection(root)
+
+
+def analyse_collection(folder: Path | str) -> CollectionAnalysis:
+    """The analysis of the study over several data sets in a folder, finished or not.
+
+    Raises:
+        StoreError: there is none.
+    """
+    root = Path(folder)
+    written = _read(root)
+    if not written["folders"]:
+        raise StoreError(f"{root} holds no study over several data sets: there is no {_FILE}")
+    begun = {name: place for name, place in written["folders"].items() if read_design(root / place)}
+    members = {name: analyse(root / place) for name, place in begun.items()}
+    return CollectionAnalysis(root, members, begun, across(members), written["command"])
+
+
+def _alike(plan: Plan) -> Plan:
+    """The plan with losses that do not depend on the data set."""
+    if plan.losses is not None:
+        return plan
+    return plan.model_copy(update={"losses": tuple(Loss(expression=text) for text in default_losses([1, 1]))})
+
+
+def member_design(plan: Plan, dataset: Dataset) -> Design:
+    """The design of one data set of the collection.
+
+    Raises:
+        PlanError: the plan does not fit it.
+    """
+    return settled(_alike(plan), dataset)
+
+
+def member_folder(name: str) -> str:
+    """The folder of a data set inside that of the collection."""
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in name)
+
+
+def _registered(root: Path, dataset: Dataset, command: str) -> tuple[str, str]:
+    """Name and folder of a data set in the collection; written down before its first run."""
+    written = _read(root)
+    name = str(dataset.name)
+    place = member_folder(name)
+    known = read_design(root / place)
+    if known is not None and known["data"]["sha256"] != dataset.sha256:
+        raise ValueError(
+            f"two data sets are called {name!r}, or {name!r} has changed since {root / place} was begun; "
+            "give them names of their own, or choose another folder"
+        )
+    written = {"folders": {**written["folders"], name: place}, "command": command}
+    root.mkdir(parents=True, exist_ok=True)
+    replace_file(root / _FILE, json.dumps(written, indent=1, ensure_ascii=False).encode())
+    return name, place
+
+
+def _read(root: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((root / _FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {"folders": {}, "command": ""}
+    except ValueError as error:
+        raise StoreError(
+            f"{root / _FILE} is damaged ({error}); remove it and run the command again"
+        ) from None
+    return found
+
+
+def _named(progress: Report, name: str) -> Report:
+    def told(made: Progress) -> None:
+        progress(replace(made, stage=f"{name}: {made.stage}"))
+
+    return told

@@ -1,0 +1,171 @@
+"""A whole study in one small Parquet file, from which the same verdicts follow: what goes into git.
+
+One row a run: its record as JSON, and of runs that were tested the scores and, for each test row, label,
+decision, confidence and NLL, before and after temperature scaling. Logits and trained weights stay behind.
+Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from infoloss.study.added_metrics import AddedMetric
+from infoloss.study.archive import Archive, Record, archive
+from infoloss.study.design import Design
+from infoloss.study.scored import Scored
+from infoloss.study.store import Damage, StoreError, replace_file
+
+__all__ = ["FORMAT", "PackedArchive", "pack"]
+
+FORMAT = 1
+"""Raised by hand when a column changes its meaning."""
+
+
+def pack(study: Path | str, path: Path | str) -> Path:
+    """Packs a study into a Parquet file; ``analyse`` and ``infoloss report`` take it for the folder.
+
+    Args:
+        study: the folder, or a packed study.
+        path: of the file.
+
+    Returns:
+        The path.
+
+    Raises:
+        StoreError: there is no study, it has no run, or the file cannot be written.
+    """
+    from io import BytesIO
+
+    import polars as pl
+
+    source, path = archive(Path(study)), Path(path)
+    if not source.records:
+        raise StoreError(f"{study} has no run yet: there is nothing to pack")
+    # Runs of a seed share their test rows: side by side they compress best.
+    ordered = sorted(source.records, key=lambda record: (record["role"], record["seed"], record["id"]))
+    rows = [_row(source, record) for record in ordered]
+    metrics = [asdict(metric) for metric in source.metrics]
+    study_text = json.dumps({"format": FORMAT, "design": source.design.to_json(), "metrics": metrics})
+    frame = pl.DataFrame(rows, schema=_schema(rows), orient="row").with_columns(study=pl.lit(study_text))
+    content = BytesIO()
+    frame.write_parquet(content, compression="zstd", compression_level=19)
+    replace_file(path, content.getvalue())
+    return path
+
+
+def _row(source: Archive, record: Record) -> dict[str, Any]:
+    told = {
+        "record": json.dumps(record, ensure_ascii=False, allow_nan=False),
+        "role": record["role"],
+        "loss": record["label"],
+        "seed": record["seed"],
+        "status": record["status"],
+    }
+    if record["role"] == "tuning" or record["status"] != "done":
+        return told
+    run = source.scored(record)
+    told |= {"scores": run.scores, "classes": run.classes, "validation_rows": run.validation_rows}
+    # Reference lines are never in a verdict: their scores are all that a report shows.
+    return told if record["role"] == "reference" else told | _per_example(run)
+
+
+def _per_example(run: Scored) -> dict[str, np.ndarray | None]:
+    return {
+        "test_rows": run.rows,
+        "target": run.target,
+        "decision": run.decision,
+        "correct": run.decision == run.target,
+        "likeliest_correct": run.likeliest,
+        "confidence": run.confidence,
+        "confidence_scaled": run.confidence_scaled,
+        "nll": run.nll,
+        "nll_scaled": run.nll_scaled,
+    }
+
+
+def _schema(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """NLL is kept in full, so that verdicts are the same to the last digit; confidences feed figures only."""
+    import polars as pl
+
+    scores = dict.fromkeys(name for row in rows for name in row.get("scores", ()))
+    return {
+        "record": pl.String,
+        "role": pl.String,
+        "loss": pl.String,
+        "seed": pl.Int64,
+        "status": pl.String,
+        "scores": pl.Struct(dict.fromkeys(scores, pl.Float64)),
+        "classes": pl.Int64,
+        "validation_rows": pl.Int64,
+        "test_rows": pl.List(pl.Int64),
+        "target": pl.List(pl.UInt32),
+        "decision": pl.List(pl.UInt32),
+        "correct": pl.List(pl.Boolean),
+        "likeliest_correct": pl.List(pl.Boolean),
+        "confidence": pl.List(pl.Float32),
+        "confidence_scaled": pl.List(pl.Float32),
+        "nll": pl.List(pl.Float64),
+        "nll_scaled": pl.List(pl.Float64),
+    }
+
+
+class PackedArchive:
+    """The archive that a packed study is.
+
+    Raises:
+        StoreError: the file is no packed study, or one of another format.
+    """
+
+    damaged: tuple[Damage, ...] = ()
+
+    def __init__(self, path: Path) -> None:
+        import polars as pl
+
+        try:
+            frame = pl.read_parquet(path)
+            study = json.loads(frame["study"][0])
+            if study["format"] != FORMAT:
+                raise ValueError(f"its format is {study['format']}, and this infoloss reads {FORMAT}")
+            self.design = Design.from_json(study["design"])
+            self.metrics = tuple(AddedMetric(**metric) for metric in study["metrics"])
+            self.records: tuple[Record, ...] = tuple(map(json.loads, frame["record"]))
+            self._places = {record["id"]: place for place, record in enumerate(self.records)}
+        except (pl.exceptions.PolarsError, ValueError, KeyError, TypeError, IndexError) as error:
+            raise StoreError(f"{path} is no packed study: {error}") from None
+        self._frame = frame
+
+    def scored(self, record: Record) -> Scored:
+        """The scores of a finished run; one of a reference line has no rows."""
+        place = self._places[record["id"]]
+
+        def array(column: str) -> np.ndarray | None:
+            kept = self._frame[column][place]
+            return None if kept is None else kept.to_numpy()
+
+        scores = self._frame["scores"][place]
+        arrays = {field: array(column) for column, field in _ARRAYS.items()}
+        return Scored(
+            scores={name: value for name, value in scores.items() if value is not None},
+            classes=self._frame["classes"][place],
+            validation_rows=self._frame["validation_rows"][place],
+            rows=array("test_rows"),
+            **{field: np.empty(0) if kept is None else kept for field, kept in arrays.items()},
+        )
+
+
+_ARRAYS = {
+    "target": "target",
+    "decision": "decision",
+    "nll": "nll",
+    "nll_scaled": "nll_scaled",
+    "confidence": "confidence",
+    "confidence_scaled": "confidence_scaled",
+    "likeliest_correct": "likeliest",
+}
+"""Columns, and the fields of ``Scored`` that they are."""
