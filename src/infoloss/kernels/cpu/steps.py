@@ -11,8 +11,8 @@ from infoloss.kernels.cpu import programs, rows, tiles
 
 __all__ = ["rows_step", "tiles_step"]
 
-# Compiled together with what calls them, never read from the disk on their own: whether LLVM inlines them, and
-# so the last bit of a result, would depend on what was compiled before.
+# Compiled together with what calls them, never read from the disk on their own: whether LLVM inlines them,
+# and so the last bit of a result, would depend on what was compiled before.
 _values = njit(error_model="numpy")(programs.values)
 _rows_moments = njit(error_model="numpy")(rows.moments)
 _rows_gradient = njit(error_model="numpy")(rows.gradient)
