@@ -32,7 +32,7 @@ def test_training(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     lines = json.loads(out.read_text())["table"]
     assert [line["way"] for line in lines] == ["infoloss, float32", "infoloss, bfloat16", "PyTorch"]
-    assert len(done.stdout.splitlines()) == 3 + len(lines)
+    assert len(done.stdout.splitlines()) == 1 + len(lines)
     assert all(0 < line["lower"] <= line["median"] <= line["upper"] for line in lines)
 
 
