@@ -60,7 +60,7 @@ class CollectionStudy:
         from infoloss.study.collection import run_collection
 
         try:
-            with shown(quiet=self.run.quiet) as progress, reading():
+            with shown(self.run.form) as progress, reading():
                 found = run_collection(
                     self.plan,
                     self.sets,

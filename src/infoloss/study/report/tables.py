@@ -164,8 +164,8 @@ def cost(analysis: Analysis) -> Table | None:
     caption = "Cost of the final runs, means over n seeds; in brackets, times the baseline."
     if "peak_memory_mib" in keys:
         caption += (
-            " Peak memory is what was allocated on the device; on a CPU it is the whole worker process, with "
-            "the libraries it has loaded and the runs it did before."
+            " Peak memory is what was allocated on the device; on a CPU it is that of the whole worker "
+            "process, with the libraries it has loaded."
         )
     return Table("cost", caption, columns, (Body(rows),))
 
