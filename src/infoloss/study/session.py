@@ -170,6 +170,8 @@ class Session:
 
     def _do(self, jobs: Sequence[Job], stage: str, later: int) -> bool:
         """Runs and stores what is missing; false where the time ran out first."""
+        if not jobs:
+            return True
         mine = self.store.part.holds
         missing = [job for job in jobs if mine(job.id) and job.id not in self.records]
         left = len(missing)
