@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from infoloss.evaluation import confusion, contributions, per_class_recall, reliability, scores, tempered
+from infoloss.study.across import across
 from infoloss.study.analysis import Analysis, LossResult, Reference
+from infoloss.study.collection import CollectionAnalysis
 from infoloss.study.inference import Cell, Paired, Verdict, judge
 
 
@@ -90,6 +93,7 @@ def study(
             "device": "cpu",
         },
         command="infoloss compare digits --seeds 20",
+        tuning_seeds=3,
     )
 
 
@@ -115,6 +119,15 @@ def scores_file(seeds: int = 8) -> Analysis:
     return replace(
         full, losses=losses, verdicts=verdicts, references=(), notes=(), protocol={}, environment={}
     )
+
+
+def collection() -> CollectionAnalysis:
+    """The study of three losses on six simulated data sets, which differ in their classes."""
+    members = {
+        f"{classes} classes": study(MODELS[:3], seeds=3, classes=classes, rows=60) for classes in range(2, 8)
+    }
+    folders = {name: name.replace(" ", "-") for name in members}
+    return CollectionAnalysis(Path("simulated"), members, folders, across(members), "infoloss compare …")
 
 
 @dataclass(frozen=True, eq=False)

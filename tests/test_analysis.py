@@ -243,6 +243,7 @@ def test_the_rest_of_the_analysis_tells_how_it_was_done(book):
     assert analysis.data["smallest class"] == "0, 40 rows"
     assert analysis.protocol["seeds"] == "6 (0–5)"
     assert "0.001, 0.003, 0.01, 0.03" in analysis.protocol["tuning"]
+    assert analysis.tuning_seeds == len(book.design.tuning_seeds)
     assert analysis.losses[1].entries == ("squentropy",)
     assert "α" in analysis.losses[1].formula
     assert json.loads((book.folder / "study.json").read_text())["command"] == "the command"

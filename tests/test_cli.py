@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,6 +35,7 @@ from infoloss.cli.options import (
 from infoloss.cli.progress import Lines, duration, shown
 from infoloss.cli.results import best, recipe
 from infoloss.study.analysis import Analysis, analyse
+from infoloss.study.compare import Finished, Progress
 from infoloss.study.design import default_losses
 from infoloss.study.plan import Plan
 
@@ -579,8 +580,11 @@ def test_a_device_that_is_not_there(infoloss: Any, monkeypatch: pytest.MonkeyPat
 # Progress
 
 
-def told(done: int, stage: str = "training", left: float | None = 100.0) -> Any:
-    return SimpleNamespace(done=done, total=40, seconds_left=left, stage=stage)
+def told(done: int, stage: str = "training", left: float | None = 100.0, **more: Any) -> Progress:
+    return Progress(done, 40, left, stage, **more)
+
+
+BROKEN = Finished("focal [a]", "final", 3, 0.01, "failed", "ValueError: no [b]", 1.2, {})
 
 
 def test_plain_progress_is_a_line_now_and_then() -> None:
@@ -605,15 +609,79 @@ def test_plain_progress_is_a_line_now_and_then() -> None:
     ]
 
 
-def test_a_terminal_sees_a_bar_with_the_time_left() -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
+
+def test_a_terminal_sees_a_bar_with_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     stream = Terminal()
     with shown(stream=stream) as show:
-        show(told(20))
+        show(told(20, run=replace(BROKEN, status="done", error=None)))
     assert "20 of 40 runs, 2 min left" in stream.getvalue()
+    assert "focal [a], seed 3, learning rate 0.01, 1 s" in stream.getvalue()
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_a_failure_is_said_when_it_happens(stream: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    written = stream()
+    with shown(stream=written) as show:
+        show(told(20))
+        before = written.getvalue()
+        show(told(21, run=BROKEN, failed=1))
+        after = written.getvalue()
+        show(told(40, failed=1))
+    said = "failed: focal [a], seed 3, learning rate 0.01, 1 s: ValueError: no [b]"
+    assert said not in before
+    assert said in after
+    assert "40 of 40 runs, 1 failed" in written.getvalue()
+
+
+def test_progress_over_data_sets_says_which() -> None:
+    stream = io.StringIO()
+    with shown("lines", stream=stream) as show:
+        show(told(0, "tuning", None, data="wine", data_set=2, data_sets=6))
+        show(told(1, "tuning", None, data="bupa", data_set=3, data_sets=0))
+    assert stream.getvalue().splitlines() == [
+        "wine (2 of 6): tuning: 0 of 40 runs",
+        "bupa: tuning: 1 of 40 runs",
+    ]
+
+
+def test_json_progress_is_an_object_a_line(infoloss: Any) -> None:
+    answer = infoloss("compare", *SMALL, *QUICK, "--no-tune", "--progress", "json")
+    lines = [json.loads(line) for line in answer.err.splitlines()]
+    ended = [line for line in lines if line["run"]]
+    assert [line["done"] for line in ended] == list(range(1, lines[-1]["total"] + 1))
+    begun = [line for line in lines if not line["run"]]
+    assert [line["stage"] for line in begun] == ["training"], "nothing is tuned"
+    assert (begun[0]["done"], begun[0]["seconds_left"], begun[0]["failed"]) == (0, None, 0)
+    for line in ended:
+        assert set(line) == {field.name for field in fields(Progress)}
+        assert set(line["run"]) == {field.name for field in fields(Finished)}
+        assert line["run"]["status"] == "done"
+        assert line["run"]["seconds"] > 0
+    trained = [line["run"] for line in ended if line["run"]["role"] == "final"]
+    assert {run["loss"] for run in trained} >= {"cross_entropy"}
+    assert all(0 <= run["validation"]["accuracy"] <= 1 for run in trained)
+
+
+def test_json_progress_tells_of_failures(infoloss: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infoloss.study.runs.fit", lambda *_, **__: 1 / 0)
+    answer = infoloss("compare", *SMALL, *QUICK, "--no-tune", "--progress", "json")
+    lines = [json.loads(line) for line in answer.err.splitlines()]
+    broken = [line for line in lines if line["run"] and line["run"]["status"] == "failed"]
+    assert broken
+    assert [line["failed"] for line in broken] == list(range(1, len(broken) + 1))
+    assert "ZeroDivisionError" in broken[0]["run"]["error"]
+
+
+def test_no_progress_of_either_name(infoloss: Any) -> None:
+    for words in (("--progress", "none"), ("--quiet",), ("--quiet", "--progress", "json")):
+        assert infoloss("compare", *SMALL, *QUICK, "--no-tune", *words).err == ""
+    assert "--progress" in infoloss("compare", *SMALL, *QUICK, "--progress", "loud").err
 
 
 def test_durations_read_well() -> None:

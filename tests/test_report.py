@@ -282,7 +282,7 @@ def test_reference_lines_stand_apart_from_the_losses(full, tmp_path):
     body = text.split('id="table-scores"', 1)[1].split("</table>", 1)[0]
     assert body.count("<tbody>") == 2
     _, references = body.rsplit("<tbody>", 1)
-    assert "reference line, never in the verdict" in references
+    assert "Reference lines on the same splits, never in the verdict" in references
     assert "logistic regression" in references
     assert "cross_" not in references
     verdict_part = text.split('id="table-verdicts"', 1)[1].split("</table>", 1)[0]
@@ -408,6 +408,56 @@ def test_recall_table_prints_the_recalls(full, folder):
     assert row.split(" | ")[1:] == [f"{value * 100:.1f}" for value in loss.per_class_recall[:-1]] + [
         f"{loss.per_class_recall[-1] * 100:.1f} |"
     ]
+
+
+def test_every_number_has_its_n(full, folder):
+    sections = re.split(r"^## ", (folder / "report.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    text = {section.split("\n", 1)[0]: section for section in sections}
+    for name in ("Verdict", "Paired differences", "Accuracy against calibration", "Reliability"):
+        assert "n = 6 seeds" in text[name], name
+    assert "Means over the final runs, n = 6 seeds" in text["Learning curves"]
+    assert "over n = 3 tuning seeds" in text["Tuning"]
+    for name in ("Scores", "Cost"):
+        heads = next(line for line in text[name].splitlines() if line.startswith("| loss"))
+        assert heads.split(" | ")[1] == "n", name
+    rows = full.losses[0].confusion.sum(axis=1)
+    heads = next(line for line in text["Classes"].splitlines() if line.startswith("| loss"))
+    assert re.findall(r"n = (\d+)", heads) == [str(count) for count in rows]
+
+
+def test_small_costs_keep_their_figures(full, tmp_path):
+    cost = {**full.losses[0].cost, "seconds": 0.04123, "step_milliseconds": 0.00678}
+    losses = (replace(full.losses[0], cost=cost), *full.losses[1:])
+    render(replace(full, losses=losses), tmp_path)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8").split("## Cost", 1)[1]
+    row = next(line for line in text.splitlines() if line.startswith("| `cross_entropy`"))
+    assert row.split(" | ")[2:4] == ["0.0412", "0.00678"]
+
+
+def test_what_marks_say_is_in_every_figure(full, folder):
+    """A title for each difference, loss, curve and bin, in the figures for papers too."""
+    for name, least in (("forest", 21), ("calibration", 8), ("curves", 16), ("reliability", 16)):
+        drawing = ElementTree.parse(folder / "figures" / f"{name}.svg")
+        titles = [title.text for title in drawing.iter(f"{SVG}title")]
+        assert len(titles) >= least, name
+        assert all(re.search(r"\d", title) for title in titles)
+    for loss in full.losses:
+        assert f"{loss.label}\naccuracy {loss.scores['accuracy'].mean() * 100:.2f} %" in "\n".join(
+            title.text
+            for title in ElementTree.parse(folder / "figures" / "calibration.svg").iter(f"{SVG}title")
+        )
+
+
+def test_epochs_are_whole_numbers(tmp_path):
+    few = small()
+    curve = {key: values[:4] for key, values in few.losses[0].curve.items()}
+    losses = tuple(replace(loss, curve=curve, cost={**loss.cost, "best_epoch": 4.0}) for loss in few.losses)
+    render(replace(few, losses=losses), tmp_path)
+    drawing = ElementTree.parse(tmp_path / "figures" / "curves.svg")
+    ticks = [
+        t.text for t in drawing.iter(f"{SVG}text") if t.get("text-anchor") == "middle" and t.text != "epoch"
+    ]
+    assert ticks == ["1", "2", "3", "4"] * 2
 
 
 def test_a_choice_on_the_grids_edge_is_said(full, folder):

@@ -26,6 +26,7 @@ from infoloss.study.frames import write_frame
 from infoloss.study.functions import FunctionMaterials
 from infoloss.study.materials import Materials
 from infoloss.study.plan import PlanError
+from infoloss.study.report import render
 from infoloss.study.session import Session
 from infoloss.study.store import Store, comparable, predictions, records
 
@@ -113,6 +114,21 @@ def test_wrong_labels_reach_training_and_prior_alone_and_are_recorded():
     assert job.config["bindings"]["counts"] == np.bincount(arrays["train_target"]).tolist()
     assert job.config["alteration"] == {"label_noise": 0.5}
     assert "alteration" not in materials().training("final", arm, 0, 0.01).config
+
+
+def test_a_report_says_what_was_done_to_training_rows_and_how_many_rows_test(tmp_path):
+    data = altered(blobs(), imbalance=3, label_noise=0.25)
+    plan = small_plan(seeds=1, tuning=False)
+    analysis = run(plan, data, tmp_path / "altered", workers=1)
+    said = "imbalance 3 (long tail), 0.25 of the labels replaced by other classes"
+    assert analysis.data["training rows altered"] == said
+    split = data.split(0)
+    rows = f"{len(split.validation)} for validation, {len(split.test)} for the test"
+    assert analysis.protocol["rows of a run"] == rows
+    page = render(analysis, tmp_path / "report").read_text(encoding="utf-8")
+    assert f"training rows altered: {said}" in page.split("<h2>Verdict", 1)[0]
+    assert f"Training rows were altered on purpose: {said}." in page
+    assert "training rows altered" not in run(plan, blobs(), tmp_path / "as it is", workers=1).data
 
 
 def test_identity_changes_with_everything_that_changes_numbers_and_with_nothing_else():

@@ -59,7 +59,7 @@ class CollectionStudy:
         from infoloss.study.collection import run_collection
 
         try:
-            with shown(quiet=self.run.quiet) as progress, self.run.workers() as workers, reading():
+            with shown(self.run.form) as progress, self.run.workers() as workers, reading():
                 found = run_collection(
                     self.plan,
                     self.sets,

@@ -23,7 +23,7 @@ from infoloss.cli.options import (
     plan,
     seconds,
 )
-from infoloss.cli.progress import shown
+from infoloss.cli.progress import Form, shown
 from infoloss.cli.rerun import command
 from infoloss.cli.results import print_verdicts, recipe
 
@@ -64,7 +64,15 @@ class Running:
     time_limit: str | None = running("No run begins after this time, as in 30m or 1h30m; resume later.")
     retry_failed: Annotated[bool, Parameter(negative=())] = running("Run failed runs again.", False)
     shard: str | None = running("The I-th of N slices of the runs, as 2/4; other processes do the others.")
-    quiet: Annotated[bool, Parameter(negative=())] = running("No progress.", False)
+    progress: Form = running(
+        "How progress is shown: auto is a bar on a terminal and lines elsewhere; json an object a line.",
+        "auto",
+    )
+    quiet: Annotated[bool, Parameter(negative=())] = running("No progress, as --progress none.", False)
+
+    @property
+    def form(self) -> Form:
+        return "none" if self.quiet else self.progress
 
     @contextmanager
     def workers(self) -> Iterator[int | Engine | None]:
@@ -189,7 +197,7 @@ class Study:
     def _analysis(self) -> Analysis:
         from infoloss.study.compare import run
 
-        with shown(quiet=self.run.quiet) as progress, self.run.workers() as workers:
+        with shown(self.run.form) as progress, self.run.workers() as workers:
             return run(
                 self.plan,
                 self.data,

@@ -74,7 +74,10 @@ class Reference:
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """A study's findings: verdicts, results, and how they were come by."""
+    """A study's findings: verdicts, results, and how they were come by.
+
+    ``tuning_seeds``: how many the means of ``LossResult.tuning`` are over; 0 where that is not known.
+    """
 
     title: str
     headline: tuple[str, ...]
@@ -91,6 +94,7 @@ class Analysis:
     protocol: dict[str, str]
     environment: dict[str, str]
     command: str
+    tuning_seeds: int = 0
 
 
 def analyse(path: Path | str) -> Analysis:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from operator import length_hint
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -103,14 +104,14 @@ def run_collection(
         StoreError: the folder is in use, or cannot be written.
     """
     root, started = Path(folder), monotonic()
-    for dataset in sets:
+    for number, dataset in enumerate(sets, 1):
         name, place = _registered(root, dataset, command)
         left = None if time_limit is None else max(0.0, time_limit - (monotonic() - started))
         run(
             _alike(plan),
             dataset,
             root / place,
-            None if progress is None else _named(progress, name),
+            None if progress is None else _placed(progress, name, number, length_hint(sets)),
             workers=workers,
             time_limit=left,
             retry_failed=retry_failed,
@@ -185,8 +186,10 @@ def _read(root: Path) -> dict[str, Any]:
     return found
 
 
-def _named(progress: Report, name: str) -> Report:
+def _placed(progress: Report, name: str, number: int, total: int) -> Report:
+    """Progress that says which of the data sets it is about."""
+
     def told(made: Progress) -> None:
-        progress(replace(made, stage=f"{name}: {made.stage}"))
+        progress(replace(made, data=name, data_set=number, data_sets=total))
 
     return told

@@ -20,7 +20,7 @@ from infoloss.study.functions import FunctionMaterials, function_design, functio
 from infoloss.study.materials import Materials
 from infoloss.study.plan import Plan
 from infoloss.study.plan_errors import PlanError, nearest
-from infoloss.study.session import Progress, Report, Session
+from infoloss.study.session import Finished, Progress, Report, Session
 from infoloss.study.slices import WHOLE, Slice
 from infoloss.study.store import Store, StoreError, read_design, records
 from infoloss.study.verdict_table import VerdictTable
@@ -28,7 +28,7 @@ from infoloss.study.verdict_table import VerdictTable
 if TYPE_CHECKING:
     pass
 
-__all__ = ["Comparison", "DesignError", "Progress", "StoreError", "compare", "run"]
+__all__ = ["Comparison", "DesignError", "Finished", "Progress", "StoreError", "compare", "run"]
 
 _ARRAYS = ("name", "groups", "order", "sample_weight", "test", "split")
 

@@ -11,7 +11,7 @@ from infoloss.study.inference import alpha_at
 if TYPE_CHECKING:
     from infoloss.study.findings import Findings
 
-__all__ = ["data", "environment", "formula", "model", "notes", "protocol", "title"]
+__all__ = ["alteration", "data", "environment", "formula", "model", "notes", "parts", "protocol", "title"]
 
 _NUMBERS = [
     "no",
@@ -65,6 +65,28 @@ def data(design: Design) -> dict[str, str]:
             "class names": ", ".join(names),
         }
     return facts | {key: about[key] for key in ("source", "sha256") if about.get(key)}
+
+
+def alteration(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """What was done to training rows on purpose, as the runs have it; empty where nothing was."""
+    altered = (found for record in records if (found := record["config"].get("alteration")))
+    made: dict[str, Any] = next(altered, {})
+    said = []
+    if "imbalance" in made:
+        said.append(f"imbalance {made['imbalance']:g} ({made['profile'].replace('_', ' ')})")
+    if "label_noise" in made:
+        said.append(f"{made['label_noise']:.3g} of the labels replaced by other classes")
+    if "noisy_labels" in made:
+        said.append(f"labels from {made['noisy_labels']['name']}")
+    return {"training rows altered": ", ".join(said)} if said else {}
+
+
+def parts(findings: Findings) -> dict[str, str]:
+    """How many rows validate and test a run; empty while none is finished."""
+    done = next((run for runs in findings.scored.values() for run in runs.values()), None)
+    if done is None:
+        return {}
+    return {"rows of a run": f"{done.validation_rows:,} for validation, {len(done.target):,} for the test"}
 
 
 def protocol(design: Design) -> dict[str, str]:

@@ -173,11 +173,12 @@ def analysed(findings: Findings) -> Analysis:
         losses=losses,
         references=_references(findings),
         verdicts=verdicts,
-        data=description.data(design),
+        data=description.data(design) | description.alteration(findings.used),
         notes=description.notes(findings),
-        protocol=description.protocol(design),
+        protocol=description.protocol(design) | description.parts(findings),
         environment=description.environment(findings.used),
         command=design.command,
+        tuning_seeds=len(design.tuning_seeds) if design.tuned else 0,
     )
 
 

@@ -65,7 +65,7 @@ def findings(verdicts: Sequence[Verdict], *, baseline: str, margins: Mapping[str
 
 
 def _sentence(question: str, verdicts: Sequence[Verdict], baseline: str, margin: float) -> str:
-    """``"Labels (accuracy): better than cross_entropy: squentropy (+0.61 points); undecided: focal."``."""
+    """``"Labels (accuracy, n = 20): better than cross_entropy: squentropy (+0.61 points); …"``."""
     metric = verdicts[0].metric
     unit = _UNITS.get(metric, "")
     parts = []
@@ -76,7 +76,7 @@ def _sentence(question: str, verdicts: Sequence[Verdict], baseline: str, margin:
         )
         if mine:
             named = ", ".join(
-                f"{verdict.loss} ({verdict.difference:+.2g}{unit}"
+                f"{verdict.loss} ({_signed(verdict.difference)}{unit}"
                 f"{', negligible' if verdict.negligible else ''})"
                 for verdict in mine
             )
@@ -89,7 +89,18 @@ def _sentence(question: str, verdicts: Sequence[Verdict], baseline: str, margin:
         if names:
             parts.append(f"{words}: {', '.join(names)}")
     name = {"nll": "NLL", "nll_scaled": "NLL"}.get(metric, metric.replace("_", " "))
-    return f"{_ASKED.get(question, question)} ({name}): {'; '.join(parts)}."
+    return f"{_ASKED.get(question, question)} ({name}, {_seeds(verdicts)}): {'; '.join(parts)}."
+
+
+def _seeds(verdicts: Sequence[Verdict]) -> str:
+    """The paired seeds of the verdicts: one number, or the range."""
+    counts = [verdict.seeds for verdict in verdicts]
+    low, high = min(counts), max(counts)
+    return f"n = {low}" if low == high else f"n = {low} to {high}"
+
+
+def _signed(difference: float) -> str:
+    return f"{difference:+.2g}".replace("-", "−")
 
 
 def _named(verdict: Verdict) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
 from infoloss.study.design import Arm, Design
 from infoloss.study.engines import Engine, Feed
@@ -14,17 +14,44 @@ from infoloss.study.store import Store, records
 from infoloss.study.trials import Trial, best_setting, next_trials, tried
 from infoloss.study.tuning import chosen
 
-__all__ = ["Materials", "Progress", "Report", "Session"]
+__all__ = ["Finished", "Materials", "Progress", "Report", "Session"]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that has come to its end, and what came of it.
+
+    ``loss`` is its label, or the name of a reference line; ``status`` is "done", "diverged" or "failed".
+    """
+
+    loss: str
+    role: str
+    seed: int
+    learning_rate: float | None
+    status: str
+    error: str | None
+    seconds: float | None
+    validation: Mapping[str, float | None]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a study is: runs done and planned, seconds left (None before the first), what is being done."""
+    """How far a study is: runs done and planned, seconds left (None before the first), what is being done.
+
+    ``run`` is the one that has just ended (None where a stage begins), ``failed`` the number of runs that
+    failed or diverged so far. Of several data sets ``data`` is the name of the one in work, the
+    ``data_set``-th of ``data_sets`` (0 where their number is not known), and the other numbers are about it.
+    """
 
     done: int
     total: int
     seconds_left: float | None
     stage: str
+    run: Finished | None = None
+    failed: int = 0
+    data: str = ""
+    data_set: int = 1
+    data_sets: int = 1
 
 
 Report = Callable[[Progress], None]
@@ -74,6 +101,7 @@ class Session:
             store.set_aside(id)
             self.records.pop(id, None)
         self.trained = 0
+        self.failed = sum(record["status"] != "done" for record in self.records.values())
 
     def carry_out(self) -> None:
         """Tunes by the grid, then by trials, then trains and computes the references.
@@ -142,6 +170,8 @@ class Session:
 
     def _do(self, jobs: Sequence[Job], stage: str, later: int) -> bool:
         """Runs and stores what is missing; false where the time ran out first."""
+        if not jobs:
+            return True
         mine = self.store.part.holds
         missing = [job for job in jobs if mine(job.id) and job.id not in self.records]
         left = len(missing)
@@ -154,7 +184,8 @@ class Session:
             self.records[job.id] = record
             left -= 1
             self.trained += 1
-            self._tell(total - later - left, total, stage)
+            self.failed += record["status"] != "done"
+            self._tell(total - later - left, total, stage, _finished(job, record))
         return left == 0
 
     def _in_time(self, jobs: Sequence[Job]) -> Iterator[Job]:
@@ -163,8 +194,14 @@ class Session:
                 return
             yield job
 
-    def _tell(self, done: int, total: int, stage: str) -> None:
+    def _tell(self, done: int, total: int, stage: str, run: Finished | None = None) -> None:
         if self.progress is None:
             return
         each = (monotonic() - self.started) / self.trained if self.trained else None
-        self.progress(Progress(done, total, None if each is None else each * (total - done), stage))
+        left = None if each is None else each * (total - done)
+        self.progress(Progress(done, total, left, stage, run, self.failed))
+
+
+def _finished(job: Job, record: Mapping[str, Any]) -> Finished:
+    told = {key: record[key] for key in ("learning_rate", "status", "error", "seconds", "validation")}
+    return Finished(loss=job.label, role=job.role, seed=job.seed, **told)

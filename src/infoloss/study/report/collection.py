@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from markupsafe import Markup
 
@@ -15,9 +16,21 @@ from . import bibliography
 from .document import Document
 from .files import collection_written
 from .parts import Code, Gallery, Section, Words
-from .svg import Panel, Scale, bottom_axis, group, line, marker, text
+from .svg import Panel, Scale, bottom_axis, group, line, marked, marker, rectangle, text
 from .table import Body, Cell, Column, Table
-from .wording import GROUPS, MARKS, abbreviated, counted, listed, metric, number, p_value, plain, question
+from .wording import (
+    GROUPS,
+    MARKS,
+    abbreviated,
+    counted,
+    listed,
+    metric,
+    number,
+    p_value,
+    plain,
+    question,
+    seed_count,
+)
 
 if TYPE_CHECKING:
     from infoloss.study.across import Across, Compared, Ranks
@@ -38,8 +51,9 @@ def render_collection(found: CollectionAnalysis, folder: Path) -> Path:
 def _document(found: CollectionAnalysis) -> Document:
     first = next(iter(found.members.values()), None)
     losses = [loss.label for loss in first.losses] if first else []
+    sizes = [len(loss.seeds) for analysis in found.members.values() for loss in analysis.losses]
     facts = (
-        f"{counted(len(losses), 'loss')} on {counted(len(found.members), 'data set')}",
+        f"{seed_count(sizes)} on each data set",
         f"baseline {found.baseline}",
     )
     unfinished = [name for name, analysis in found.members.items() if not analysis.complete]
@@ -72,7 +86,7 @@ def summary(found: CollectionAnalysis) -> Table:
     columns += [
         Column(
             question(asked.question),
-            note=f"{_metrics(asked)}, margin ±{plain(asked.margin)}",
+            note=f"{_metrics(asked)}, margin ±{plain(asked.margin)}{_unit(asked)}",
             numeric=False,
             short=GROUPS.get(asked.question, asked.question),
         )
@@ -88,8 +102,9 @@ def summary(found: CollectionAnalysis) -> Table:
         for loss in losses
     )
     caption = (
-        f"Against {found.baseline}. Probabilities are those of the Bayesian signed-rank test: that on "
-        "another data set of this kind the loss is likeliest better, worse, or within the margin. An outcome "
+        f"Against {found.baseline}, n = {counted(len(found.members), 'data set')}. Probabilities are those "
+        "of the Bayesian signed-rank test: that on another data set of this kind the loss is likeliest "
+        "better, worse, or within the margin. An outcome "
         f"needs 95 % and {LEAST_FOR_AN_OUTCOME} data sets. Wins, ties (within the margin) and defeats are "
         "counts of data sets."
     )
@@ -109,6 +124,12 @@ def _summed(each: Compared | None) -> Cell:
     )
     words = f"{MARKS[each.outcome]} {each.outcome}"
     return Cell(words, (shares, counts), kind=each.outcome, order=chances.better - chances.worse)
+
+
+def _unit(asked: Across) -> str:
+    """``" points"``, empty where a score has no unit."""
+    unit = metric(asked.metrics[0]).difference_unit
+    return f" {unit}" if unit else ""
 
 
 def _metrics(asked: Across) -> str:
@@ -140,8 +161,9 @@ def _ranks(found: CollectionAnalysis) -> tuple[Section, ...]:
         return ()
     panels = tuple(_rank_panel(asked, ranks) for asked, ranks in ranked)
     caption = (
-        "Mean rank of each loss, 1 is best. Bars reach half of Nemenyi’s critical difference to both sides: "
-        "two losses whose bars do not overlap are told apart at 95 %, all pairs together. Ranks forget how "
+        f"Mean rank of each loss over {_number_of_sets(ranked)}, 1 is best. Bars reach half of Nemenyi’s "
+        "critical difference to both sides: two losses whose bars do not overlap are told apart at 95 %, all "
+        "pairs together. Ranks forget how "
         "large differences are: one within the margin counts like one of ten points."
     )
     words = tuple(
@@ -151,6 +173,13 @@ def _ranks(found: CollectionAnalysis) -> tuple[Section, ...]:
         for asked, ranks in ranked
     )
     return (Section("ranks", "Ranks", (Gallery("ranks", caption, panels), Words(words, points=True))),)
+
+
+def _number_of_sets(ranked: Sequence[tuple[Across, Ranks]]) -> str:
+    """The n of every panel: the data sets where all losses have a difference."""
+    sizes = {len(ranks.datasets) for _, ranks in ranked}
+    low, high = min(sizes), max(sizes)
+    return f"n = {counted(low, 'data set')}" if low == high else f"n = {low} to {high} data sets"
 
 
 def _p(value: float) -> str:
@@ -169,7 +198,11 @@ def _rank_panel(asked: Across, ranks: Ranks) -> Panel:
         text(GROUPS.get(asked.question, asked.question), 0, 14, "title"),
         bottom_axis(scale, top, bottom, count=min(6, len(ordered) - 1)),
         *(
-            _rank(names[loss], rank, half, scale, top + row * place)
+            marked(
+                f"{loss}\nmean rank {number(rank, 2)} on {counted(len(ranks.datasets), 'data set')}\n"
+                f"critical difference {number(ranks.critical_difference, 2)}",
+                _rank(names[loss], rank, half, scale, top + row * place),
+            )
             for place, (loss, rank) in enumerate(ordered)
         ),
         text("mean rank", width - side, bottom + 33, "axis", text_anchor="end"),
@@ -182,6 +215,7 @@ def _rank(label: str, rank: float, half: float, scale: Scale, top: float) -> Mar
     level = top + 24.0
     ends = [min(max(scale(at), scale.start), scale.stop) for at in (rank - half, rank + half)]
     return group(
+        rectangle(0, top, 352, 34, "hit"),
         text(label, 0, top + 13, "label halo"),
         text(number(rank, 2), 352, top + 13, "halo small", text_anchor="end"),
         line(ends[0], level, ends[1], level, "unadjusted"),
@@ -192,10 +226,11 @@ def _rank(label: str, rank: float, half: float, scale: Scale, top: float) -> Mar
 
 def _by_dataset(found: CollectionAnalysis, asked: Across) -> Table:
     losses = [each.loss for each in asked.compared]
-    columns = (Column("data set", numeric=False), *(Column(loss) for loss in losses))
+    columns = (Column("data set", numeric=False), Column("n"), *(Column(loss) for loss in losses))
     rows = tuple(
         (
             Cell(name, order=name),
+            _paired(asked, name),
             *(_difference(asked.verdicts.get((name, loss))) for loss in losses),
         )
         for name in found.members
@@ -204,9 +239,18 @@ def _by_dataset(found: CollectionAnalysis, asked: Across) -> Table:
     caption = (
         f"{GROUPS.get(asked.question, asked.question).capitalize()}: difference in {_metrics(asked)} from "
         f"{found.baseline}{f', {unit}' if unit else ''}, with each data set’s own verdict: "
-        f"{', '.join(f'{mark} {word}' for word, mark in MARKS.items())}."
+        f"{', '.join(f'{mark} {word}' for word, mark in MARKS.items())}. n: paired seeds."
     )
     return Table(f"datasets-{found.questions.index(asked) + 1}", caption, columns, (Body(rows),))
+
+
+def _paired(asked: Across, name: str) -> Cell:
+    """The paired seeds of a data set, a range where losses differ."""
+    seeds = [verdict.seeds for (dataset, _), verdict in asked.verdicts.items() if dataset == name]
+    if not seeds:
+        return Cell("–")
+    low, high = min(seeds), max(seeds)
+    return Cell(str(low) if low == high else f"{low}–{high}", order=float(low))
 
 
 def _difference(verdict: Verdict | None) -> Cell:
@@ -228,14 +272,19 @@ def _studies(found: CollectionAnalysis) -> Table:
     rows = tuple(
         (
             Cell(name, order=name),
-            Cell(analysis.data.get("rows", "–")),
-            Cell(analysis.data.get("classes", "–")),
-            Cell(str(max((len(loss.seeds) for loss in analysis.losses), default=0))),
-            Cell(f"{found.folders[name]}/report.html"),
+            _count(analysis.data.get("rows", "–")),
+            _count(analysis.data.get("classes", "–")),
+            _count(str(max((len(loss.seeds) for loss in analysis.losses), default=0))),
+            Cell(f"{found.folders[name]}/report.html", link=f"{quote(found.folders[name])}/report.html"),
         )
         for name, analysis in found.members.items()
     )
     return Table("studies", "Each data set has a study and a report of its own.", columns, (Body(rows),))
+
+
+def _count(words: str) -> Cell:
+    digits = words.replace(",", "")
+    return Cell(words, order=float(digits) if digits.isdecimal() else None)
 
 
 def _paragraph(found: CollectionAnalysis) -> str:

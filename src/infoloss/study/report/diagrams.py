@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from markupsafe import Markup
 
-from .svg import Panel, Scale, element, group, line, marker, path, rectangle, text
+from .svg import Panel, Scale, group, line, marked, marker, path, rectangle, text, text_width
 from .wording import abbreviated, number
 
 if TYPE_CHECKING:
     from infoloss.evaluation import Reliability
     from infoloss.study.analysis import LossResult
+
+
+_WHEN = {"before": "as they come", "after": "after temperature scaling"}
 
 
 def reliability(loss: LossResult, label: str) -> Panel | None:
@@ -60,7 +63,15 @@ def _bins(
     placed = [(across(confidence), up(accuracy), count) for confidence, accuracy, count in points]
     return group(
         path([(x, y) for x, y, _ in placed], "leader") if placed else Markup(""),
-        *(marker("circle", x, y, 1.6 + 4.4 * math.sqrt(count / largest), mark) for x, y, count in placed),
+        *(
+            marked(
+                f"{_WHEN[class_]}\nconfidence {number(confidence, 3)}, accuracy {number(accuracy, 3)}\n"
+                f"{count} test predictions",
+                marker("circle", x, y, 1.6 + 4.4 * math.sqrt(count / largest), mark),
+                marker("circle", x, y, 8, "hit"),
+            )
+            for (x, y, _), (confidence, accuracy, count) in zip(placed, points, strict=True)
+        ),
         class_=class_,
     )
 
@@ -119,7 +130,13 @@ def confusion(loss: LossResult, classes: Sequence[str], label: str) -> Panel | N
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1.0)
     worst = max(float((share - np.diag(np.diag(share))).max()), 1e-9)
     cells = [
-        _confusion_cell(counts[i, j], share[i, j], worst, i == j, (left + cell * j, top + cell * i, cell))
+        marked(
+            f"true {classes[i]}, predicted {classes[j]}\n{counts[i, j]:.0f} of {counts[i].sum():.0f}, "
+            f"{share[i, j] * 100:.1f} % of the true class",
+            *_confusion_cell(
+                counts[i, j], share[i, j], worst, i == j, (left + cell * j, top + cell * i, cell)
+            ),
+        )
         for i in range(size)
         for j in range(size)
         if counts[i, j] > 0
@@ -136,7 +153,8 @@ def confusion(loss: LossResult, classes: Sequence[str], label: str) -> Panel | N
     )
     wrong = counts.sum() - np.trace(counts)
     spoken = f"Confusion matrix of {loss.label}: {wrong:.0f} errors of {counts.sum():.0f} test predictions"
-    return Panel(left + cell * size + 6, top + cell * size + 8, body, spoken)
+    width = max(left + cell * size + 6, text_width(label, 13.0))
+    return Panel(width, top + cell * size + 8, body, spoken)
 
 
 def _column_name(name: str, x: float, y: float) -> Markup:
@@ -147,7 +165,7 @@ def _column_name(name: str, x: float, y: float) -> Markup:
 
 def _confusion_cell(
     count: float, share: float, worst: float, right: bool, place: tuple[float, float, float]
-) -> Markup:
+) -> list[Markup]:
     x, y, cell = place
     opacity = 0.12 + 0.28 * share if right else 0.12 + 0.78 * share / worst
     parts = [rectangle(x, y, cell, cell, "right" if right else "wrong", opacity=round(opacity, 2))]
@@ -156,4 +174,4 @@ def _confusion_cell(
         words = f"{count:.0f}" if count < 10000 else f"{count / 1000:.0f}k"
         class_ = "count pale" if strong else "count"
         parts.append(text(words, x + cell / 2, y + cell / 2 + 3.5, class_, text_anchor="middle"))
-    return group(*parts, element("title", f"{count:.0f}, {share * 100:.1f} % of the true class"))
+    return parts

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from . import sections
 from .bibliography import Source
 from .parts import Gallery, Part, Section, Words
-from .wording import counted, metric, seed_count
+from .wording import ALTERED, counted, metric, seed_count
 
 if TYPE_CHECKING:
     from infoloss.study.analysis import Analysis
@@ -72,7 +72,9 @@ def _facts(analysis: Analysis) -> tuple[str, ...]:
     failed = sum(len(loss.failures) for loss in analysis.losses)
     failures = (f"{counted(failed, 'run')} failed or diverged",) if failed else ()
     primary = f"selected by {metric(analysis.primary_metric).name}"
-    return (*sizes, runs, f"baseline {analysis.baseline}", primary, *failures)
+    altered = (f"training rows altered: {data[ALTERED]}",) if ALTERED in data else ()
+    looks = ("seeds were added until decided",) if "looks" in analysis.protocol else ()
+    return (*sizes, *altered, runs, *looks, f"baseline {analysis.baseline}", primary, *failures)
 
 
 def _warnings(analysis: Analysis) -> tuple[str, ...]:

@@ -18,13 +18,14 @@ from .svg import (
     group,
     left_axis,
     line,
+    marked,
     marker,
     path,
     rectangle,
     text,
     text_width,
 )
-from .wording import abbreviated, number
+from .wording import abbreviated, number, seed_count
 
 if TYPE_CHECKING:
     from infoloss.study.analysis import LossResult
@@ -38,7 +39,7 @@ def calibration(losses: Sequence[LossResult]) -> Panel | None:
     drawn = [(index, loss) for index, loss in enumerate(losses) if _placed(loss)]
     if not drawn:
         return None
-    width, height = 620.0, 400.0
+    width, height = 520.0, 390.0
     left, right, top, bottom = frame = (52.0, width - 14.0, 22.0, height - 46.0)
     ends = [
         mean + sign * _accuracy(loss)[1]
@@ -96,8 +97,16 @@ def _calibration_point(loss: LossResult, index: int, across: Scale, up: Scale) -
     if "ece_scaled" in loss.scores:
         scaled = up(_percent(loss, "ece_scaled"))
         parts += [line(x, y, x, scaled, "range"), marker(shape, x, scaled, 4.5, "filled")]
-    parts += [marker(shape, x, y, 4.5, "hollow"), element("title", loss.label)]
-    return group(*parts, class_=f"series-{_series(index)}")
+    parts += [marker(shape, x, y, 4.5, "hollow"), marker("circle", x, y, 13, "hit")]
+    return marked(_calibration_words(loss), *parts, class_=f"series-{_series(index)}")
+
+
+def _calibration_words(loss: LossResult) -> str:
+    mean, error = _accuracy(loss)
+    names = {"ece": "ECE", "ece_scaled": "ECE after temperature scaling", "ece_noise_floor": "noise floor"}
+    errors = [f"{name} {number(_percent(loss, key))} %" for key, name in names.items() if key in loss.scores]
+    accuracy = f"accuracy {number(mean)} %, standard error {number(error)}"
+    return "\n".join([loss.label, accuracy, *errors, seed_count([len(loss.seeds)])])
 
 
 def _accuracy(loss: LossResult) -> tuple[float, float]:
@@ -169,20 +178,24 @@ def curves(losses: Sequence[LossResult], key: str, title: str) -> Panel | None:
         element("clipPath", rectangle(left, top, right - left, bottom - top, "frame"), id=frame),
         text(title, 0, 14, "title"),
         left_axis(up, left, right),
-        bottom_axis(across, top, bottom),
+        bottom_axis(across, top, bottom, whole=True),
         group(
-            *(_curve(loss, index, across, up, epochs, values) for index, loss, epochs, values in drawn),
+            *(
+                _curve(loss, index, across, up, epochs, values, title)
+                for index, loss, epochs, values in drawn
+            ),
             clip_path=f"url(#{frame})",
         ),
+        *(_best_epoch(loss, index, across, up, epochs, values) for index, loss, epochs, values in drawn),
         *_end_labels(
             [(index, names[loss.label], up(_last(values))) for index, loss, _, values in drawn],
             (right, top, bottom),
         ),
         text("epoch", (left + right) / 2, height - 8, "axis", text_anchor="middle"),
     )
-    return Panel(
-        width, height, body, f"{title} over the epochs for {', '.join(loss.label for _, loss, *_ in drawn)}"
-    )
+    spoken = f"{title} over the epochs for {', '.join(loss.label for _, loss, *_ in drawn)}"
+    legend = tuple((f"series-{_series(index)}{_dash(index)}", names[loss.label]) for index, loss, *_ in drawn)
+    return Panel(width, height, body, spoken, legend, round((right + 8) / width, 3))
 
 
 def _in_percent(values: np.ndarray, key: str) -> np.ndarray:
@@ -207,17 +220,47 @@ def _curve_range(curves: Sequence[np.ndarray], *, rising: bool) -> tuple[float, 
 
 
 def _curve(
-    loss: LossResult, index: int, across: Scale, up: Scale, epochs: np.ndarray, values: np.ndarray
+    loss: LossResult,
+    index: int,
+    across: Scale,
+    up: Scale,
+    epochs: np.ndarray,
+    values: np.ndarray,
+    title: str,
 ) -> Markup:
     finite = np.isfinite(values)
     points = [(across(float(e)), up(float(v))) for e, v in zip(epochs[finite], values[finite], strict=True)]
-    dash = _DASHES[(index // _COLOURS) % len(_DASHES)]
-    parts = [path(points, f"curve{dash}{' thick' if loss.baseline else ''}")]
-    best = loss.cost.get("best_epoch", math.nan)
-    if math.isfinite(best):
-        height = float(np.interp(best, epochs[finite], values[finite]))
-        parts.append(marker("circle", across(best), up(height), 3.5, "filled"))
-    return group(*parts, element("title", loss.label), class_=f"series-{_series(index)}")
+    drawn = path(points, f"curve{_dash(index)}{' thick' if loss.baseline else ''}")
+    digits = 2 if "%" in title else 4
+    words = [f"{loss.label}: {title}"]
+    if (best := _at_best_epoch(loss, epochs, values)) is not None:
+        words.append(f"{number(best[1], digits)} at the mean best epoch, {number(best[0], 1)}")
+    words.append(f"{number(_last(values), digits)} at the last, {epochs[finite][-1]:g}")
+    words.append(seed_count([len(loss.seeds)]))
+    return marked("\n".join(words), drawn, path(points, "trace"), class_=f"series-{_series(index)}")
+
+
+def _best_epoch(
+    loss: LossResult, index: int, across: Scale, up: Scale, epochs: np.ndarray, values: np.ndarray
+) -> Markup:
+    """The dot of a curve, whole also on the frame; none where the curve has left it."""
+    best = _at_best_epoch(loss, epochs, values)
+    if best is None or not up.low <= best[1] <= up.high:
+        return Markup("")
+    dot = marker("circle", across(best[0]), up(best[1]), 3.5, "filled quiet")
+    return group(dot, class_=f"series-{_series(index)}")
+
+
+def _at_best_epoch(loss: LossResult, epochs: np.ndarray, values: np.ndarray) -> tuple[float, float] | None:
+    """The mean best epoch and the curve's value there."""
+    best, finite = loss.cost.get("best_epoch", math.nan), np.isfinite(values)
+    if not math.isfinite(best):
+        return None
+    return best, float(np.interp(best, epochs[finite], values[finite]))
+
+
+def _dash(index: int) -> str:
+    return _DASHES[(index // _COLOURS) % len(_DASHES)]
 
 
 def _end_labels(ends: Sequence[tuple[int, str, float]], frame: tuple[float, float, float]) -> list[Markup]:

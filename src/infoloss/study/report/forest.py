@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from markupsafe import Markup
 
-from .svg import Panel, Scale, bottom_axis, element, group, line, marker, path, rectangle, text
+from .svg import Panel, Scale, bottom_axis, group, line, marked, marker, path, rectangle, text
 from .wording import GROUPS, Metric, abbreviated, metric, number
 
 if TYPE_CHECKING:
@@ -75,18 +75,20 @@ def _margin_band(scale: Scale, margin: float, top: float, bottom: float) -> Mark
 
 def _difference(verdict: Verdict, scale: Scale, top: float, shown: Metric, label: str) -> Markup:
     """One row: the label above, the adjusted interval thin, the 95 % interval thick, the outcome's mark."""
-    name = group(text(label, 0, top + 13, "label halo"), element("title", verdict.sentence))
+    said = verdict.sentence
+    name = group(rectangle(0, top, 352, 34, "hit"), text(label, 0, top + 13, "label halo"))
     level = top + 24.0
     mark = text(verdict.outcome, 352, top + 13, "halo outcome", text_anchor="end")
     if not math.isfinite(verdict.difference):
-        return group(name, mark, text("no difference", 0, level + 4, "small"), class_=verdict.outcome)
+        none = text("no difference", 0, level + 4, "small")
+        return marked(said, name, mark, none, class_=verdict.outcome)
     left, right = sorted((scale.start, scale.stop))
     at = scale(verdict.difference)
     if not left <= at <= right:
-        return group(
-            name, mark, _beyond(verdict.difference, at, (left, right), level, shown), class_=verdict.outcome
-        )
-    return group(
+        arrow = _beyond(verdict.difference, at, (left, right), level, shown)
+        return marked(said, name, mark, arrow, class_=verdict.outcome)
+    return marked(
+        said,
         name,
         mark,
         _clipped(verdict.adjusted_interval, scale, level, "adjusted"),

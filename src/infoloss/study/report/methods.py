@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .bibliography import Source, loss_keys, method_keys
 from .wording import (
+    ALTERED,
     GROUPS,
     alpha_of,
     counted,
@@ -96,7 +97,8 @@ def _data(analysis: Analysis) -> str:
     data = analysis.data
     sizes = [f"{data[key]} {key}" for key in ("rows", "features", "classes") if key in data]
     described = f" ({listed(sizes)})" if sizes else ""
-    return f"The data were {data['name']}{described}." if "name" in data else ""
+    altered = f" Training rows were altered on purpose: {data[ALTERED]}." if ALTERED in data else ""
+    return f"The data were {data['name']}{described}.{altered}" if "name" in data else ""
 
 
 def _training(analysis: Analysis) -> list[str]:

@@ -25,14 +25,14 @@ def asset(name: str) -> str:
 
 
 def html(report: Document) -> str:
-    """One file that fetches nothing: style, figures and the sorting of tables are inside."""
+    """One file that fetches nothing: style, figures, the sorting of tables and what marks say are inside."""
     return (
         _templates()
         .get_template("report.html.j2")
         .render(
             report=report,
             styles=[asset(name) for name in ("colours.css", "page.css", "figures.css")],
-            script=asset("sort.js"),
+            scripts=[asset(name) for name in ("sort.js", "tips.js", "print.js")],
         )
     )
 
@@ -46,6 +46,7 @@ def _templates() -> Environment:
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["breakable"] = breakable
+    environment.filters["unbroken"] = unbroken
     return environment
 
 
@@ -56,6 +57,15 @@ def breakable(expression: str) -> Markup:
     mix_<wbr>ent(<wbr>w1=1)&lt;
     """
     return Markup(re.sub(r"([_(,+*/])", r"\1<wbr>", str(escape(expression))))
+
+
+def unbroken(words: str) -> str:
+    """Words whose units never start a line, and whose marks never end one.
+
+    >>> unbroken("a 95 % interval of n = 3 seeds")
+    'a 95\xa0% interval of n\xa0=\xa03 seeds'
+    """
+    return re.sub(r"(?<=\d) (?=%)|(?<=[▲▼≈○]) |(?<=\bn) (?== \d)|(?<=\bn =) (?=\d)", "\u00a0", words)
 
 
 def figure_files(report: Document) -> dict[str, str]:

@@ -47,6 +47,11 @@ def group(*children: Markup, **attributes: object) -> Markup:
     return element("g", *children, **attributes)
 
 
+def marked(words: str, *children: Markup, **attributes: object) -> Markup:
+    """What belongs together, with what it says when it is pointed at."""
+    return group(*children, element("title", words), **attributes)
+
+
 def text(words: str, x: float, y: float, class_: str = "tick", **attributes: object) -> Markup:
     return element("text", words, x=x, y=y, class_=class_, **attributes)
 
@@ -146,9 +151,11 @@ def tick_label(value: float, ticks: Sequence[float], *, signed: bool = False) ->
     return shown.replace("-", "−")
 
 
-def bottom_axis(scale: Scale, top: float, bottom: float, *, count: int = 5, signed: bool = False) -> Markup:
-    """Grid lines with their numbers underneath."""
-    ticks = scale.ticks(count)
+def bottom_axis(
+    scale: Scale, top: float, bottom: float, *, count: int = 5, signed: bool = False, whole: bool = False
+) -> Markup:
+    """Grid lines with their numbers underneath, whole ones where there is nothing between them."""
+    ticks = [tick for tick in scale.ticks(count) if not whole or tick == round(tick)]
     return group(
         *(line(scale(tick), top, scale(tick), bottom, "grid") for tick in ticks),
         *(
@@ -175,12 +182,18 @@ def left_axis(scale: Scale, left: float, right: float, *, count: int = 5) -> Mar
 
 @dataclass(frozen=True)
 class Panel:
-    """A drawing of a fixed natural size, with the sentence a screen reader speaks."""
+    """A drawing of a fixed natural size, with the sentence a screen reader speaks.
+
+    On a narrow page the names at its right are cut off, so that `shown` of its width are left, and the
+    `legend` (classes and names) stands below in their place.
+    """
 
     width: float
     height: float
     body: Markup
     description: str
+    legend: tuple[tuple[str, str], ...] = ()
+    shown: float = 1.0
 
     def inline(self) -> Markup:
         """For a page that carries the style sheet."""

@@ -15,7 +15,8 @@ Layout = Literal["plain", "cards", "pairs"]
 class Cell:
     """What is read: a main text, smaller details under it, and the colour that repeats its meaning.
 
-    `order` is what the column is sorted by; `heat` in 0 … 1 tints the cell.
+    `order` is what the column is sorted by; `heat` in 0 … 1 tints the cell; `link` is a page beside
+    this one.
     """
 
     text: str
@@ -24,6 +25,7 @@ class Cell:
     order: float | str | None = None
     heat: float | None = None
     code: bool = False
+    link: str = ""
 
     @property
     def whole(self) -> str:

@@ -13,6 +13,7 @@ from .wording import (
     GROUPS,
     Metric,
     abbreviated,
+    counted,
     mean_and_spread,
     metric,
     metrics,
@@ -20,18 +21,23 @@ from .wording import (
     plain,
     questions,
     seed_count,
+    significant,
 )
 
 if TYPE_CHECKING:
     from infoloss.study.analysis import Analysis, LossResult, Search
 
 _PERCENT = ",\u00a0%"  # the unit never starts a line
-REFERENCE = "reference line, never in the verdict"
+REFERENCES = "Reference lines on the same splits, never in the verdict"
 
 
 def loss_name(loss: LossResult) -> Cell:
     failed = (f"{len(loss.failures)} failed",) if loss.failures else ()
     return Cell(loss.label, (("baseline",) if loss.baseline else ()) + failed, order=loss.label, code=True)
+
+
+def _seeds(loss: LossResult) -> Cell:
+    return Cell(str(len(loss.seeds)), order=float(len(loss.seeds)))
 
 
 def scores(analysis: Analysis) -> Table:
@@ -69,7 +75,7 @@ def _scores_of(analysis: Analysis, shown: Sequence[Metric], *, key: str) -> Tabl
         rows = tuple(
             _scores(Cell(line.name, order=line.name), line.scores, shown) for line in analysis.references
         )
-        bodies.append(Body(rows, heading=f"Reference lines on the same splits, each a {REFERENCE}"))
+        bodies.append(Body(rows, heading=REFERENCES))
     caption = (
         "Mean ± standard deviation over n seeds on the test rows. Columns marked verdict are what the study "
         "judges; those marked exploratory were not corrected for their number and decide nothing."
@@ -104,12 +110,26 @@ def recall(analysis: Analysis, classes: Sequence[str]) -> Table | None:
     rows = tuple(
         (loss_name(loss), *(_recall(float(value), bounds) for value in values)) for loss, values in measured
     )
-    columns = (Column("loss", numeric=False), *(Column(name) for name in abbreviated(classes, 14).values()))
+    names = abbreviated(classes, 14).values()
+    counts = _class_rows([loss for loss, _ in measured], len(classes))
+    columns = (
+        Column("loss", numeric=False),
+        *(Column(name, note=note) for name, note in zip(names, counts, strict=True)),
+    )
+    explained = " n under a class: its test rows, over all seeds." if any(counts) else ""
     caption = (
         f"Recall of each class in %, mean over {seed_count([len(loss.seeds) for loss, _ in measured])}; "
-        "darker is lower. Exploratory."
+        f"darker is lower.{explained} Exploratory."
     )
     return Table("recall", caption, columns, (Body(rows),))
+
+
+def _class_rows(losses: Sequence[LossResult], classes: int) -> list[str]:
+    """The test rows of each class, of the loss with most seeds; empty where they are not known."""
+    known = [loss.confusion for loss in losses if loss.confusion is not None]
+    if not known:
+        return [""] * classes
+    return [f"n = {count:.0f}" for count in max((np.asarray(each).sum(axis=1) for each in known), key=np.sum)]
 
 
 def _recall(value: float, bounds: tuple[float, float]) -> Cell:
@@ -119,10 +139,10 @@ def _recall(value: float, bounds: tuple[float, float]) -> Cell:
 
 
 _COSTS = {
-    "seconds": ("seconds a run", 1),
-    "step_milliseconds": ("milliseconds a step", 2),
-    "peak_memory_mib": ("peak memory, MiB", 0),
-    "best_epoch": ("best epoch", 1),
+    "seconds": "seconds a run",
+    "step_milliseconds": "milliseconds a step",
+    "peak_memory_mib": "peak memory, MiB",
+    "best_epoch": "best epoch",
 }
 
 
@@ -133,11 +153,20 @@ def cost(analysis: Analysis) -> Table | None:
         return None
     base: dict[str, float] = next((loss.cost for loss in analysis.losses if loss.baseline), {})
     rows = tuple(
-        (loss_name(loss), Cell(str(len(loss.seeds))), *(_cost(loss, key, base) for key in keys))
+        (
+            loss_name(loss),
+            _seeds(loss),
+            *(_cost(loss, key, base) for key in keys),
+        )
         for loss in analysis.losses
     )
-    columns = (Column("loss", numeric=False), Column("n"), *(Column(_COSTS[key][0]) for key in keys))
+    columns = (Column("loss", numeric=False), Column("n"), *(Column(_COSTS[key]) for key in keys))
     caption = "Cost of the final runs, means over n seeds; in brackets, times the baseline."
+    if "peak_memory_mib" in keys:
+        caption += (
+            " Peak memory is what was allocated on the device; on a CPU it is that of the whole worker "
+            "process, with the libraries it has loaded."
+        )
     return Table("cost", caption, columns, (Body(rows),))
 
 
@@ -145,7 +174,7 @@ def _cost(loss: LossResult, key: str, base: dict[str, float]) -> Cell:
     value, unit = loss.cost.get(key, math.nan), base.get(key, math.nan)
     timed = key in ("seconds", "step_milliseconds") and not loss.baseline
     ratio = (f"({number(value / unit, 2)} ×)",) if timed and unit > 0 and math.isfinite(value) else ()
-    return Cell(number(value, _COSTS[key][1]), ratio, order=value)
+    return Cell(number(value, 1) if key == "best_epoch" else significant(value), ratio, order=value)
 
 
 def tuning(analysis: Analysis) -> Table | None:
@@ -171,10 +200,15 @@ def tuning(analysis: Analysis) -> Table | None:
     entry = metric(analysis.primary_metric)
     unit = " in %" if entry.unit == "percent" else ""
     caption = (
-        f"Mean validation {entry.name}{unit} of each learning rate over the tuning seeds; the chosen one is "
-        "marked ✓. The test set had no part in the choice."
+        f"Mean validation {entry.name}{unit} of each learning rate{_over_tuning_seeds(analysis)}; the chosen "
+        "one is marked ✓, ties were broken by validation NLL. The test set had no part in the choice."
     )
     return Table("tuning", caption, columns, (Body(rows),))
+
+
+def _over_tuning_seeds(analysis: Analysis) -> str:
+    seeds = analysis.tuning_seeds
+    return f" over n = {counted(seeds, 'tuning seed')}" if seeds else ""
 
 
 def _trial(loss: LossResult, rate: float, key: str) -> Cell:
@@ -219,13 +253,21 @@ def search(analysis: Analysis) -> Table | None:
         Column("chosen", numeric=False),
         Column("learning rate"),
         Column("weight decay"),
+        Column("n"),
         Column(f"validation {entry.name}{unit}", note="grid → trials"),
-        *(Column(f"test {each.name}", group=GROUPS.get(each.question, "")) for each in shown),
+        *(
+            Column(
+                f"test {each.name}{_PERCENT if each.unit == 'percent' else ''}",
+                group=GROUPS.get(each.question, ""),
+            )
+            for each in shown
+        ),
     )
     rows = tuple(_searched(loss, found, entry, shown) for loss, found in searched)
     caption = (
         f"What {searched[0][1].trials} trials of every loss, the baseline included, chose on validation "
-        "rows, and in brackets what the grid of learning rates alone gave. The verdicts are about the first. "
+        "rows, and in brackets what the grid of learning rates alone gave. Validation: means"
+        f"{_over_tuning_seeds(analysis)}; test: means over n seeds. The verdicts are about the first. "
         "A weight decay of – is the study’s own. Exploratory."
     )
     return Table("search", caption, columns, (Body(rows),))
@@ -244,6 +286,7 @@ def _searched(loss: LossResult, found: Search, entry: Metric, shown: Sequence[Me
             plain(found.learning_rate), (f"({plain(found.grid_learning_rate)})",), order=found.learning_rate
         ),
         Cell(decay, order=found.weight_decay),
+        _seeds(loss),
         Cell(f"{before} → {after}", order=found.validation),
         *(_beside(loss.scores, found.grid_scores, each.key) for each in shown),
     )

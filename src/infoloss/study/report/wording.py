@@ -17,6 +17,9 @@ LABELS = "labels"
 PROBABILITIES = "probabilities"
 SCALED = "probabilities after temperature scaling"
 
+ALTERED = "training rows altered"
+"""The fact about data whose training rows were changed on purpose."""
+
 Unit = Literal["percent", "nats", "number"]
 
 
@@ -118,6 +121,16 @@ def number(value: float, digits: int = 2, *, signed: bool = False) -> str:
     if float(text) == 0:
         return text.lstrip("+-")
     return text.replace("-", "−")
+
+
+def significant(value: float, figures: int = 3) -> str:
+    """As many decimals as show so many figures.
+
+    >>> significant(0.04123), significant(1.939), significant(817.3), significant(float("nan"))
+    ('0.0412', '1.94', '817', '–')
+    """
+    magnitude = math.floor(math.log10(abs(value))) if value and math.isfinite(value) else 0
+    return number(value, max(0, figures - 1 - magnitude))
 
 
 def interval(bounds: tuple[float, float], digits: int) -> str:

@@ -1,9 +1,12 @@
-document.querySelectorAll("table.sortable thead tr:last-child th").forEach((head, column) => {
+document.querySelectorAll("table.sortable thead tr:last-child th").forEach((head) => {
+  const value = (row) => {
+    const key = row.cells[head.cellIndex].dataset.key;
+    return key === undefined ? null : isNaN(key) ? key : Number(key);
+  };
   const sort = () => {
     const upward = head.getAttribute("aria-sort") !== "ascending";
     head.parentNode.querySelectorAll("th").forEach((other) => other.removeAttribute("aria-sort"));
     head.setAttribute("aria-sort", upward ? "ascending" : "descending");
-    const value = (row) => { const key = row.cells[column].dataset.key; return key === undefined ? null : isNaN(key) ? key : Number(key); };
     for (const body of head.closest("table").tBodies) {
       const rows = [...body.rows].filter((row) => row.cells.length > 1);
       rows.sort((a, b) => {
