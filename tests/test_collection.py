@@ -15,6 +15,7 @@ from infoloss.study.across import across
 from infoloss.study.analysis import analyse
 from infoloss.study.collection import analyse_collection, run_collection
 from infoloss.study.compare import run
+from infoloss.study.engines import Workers
 from infoloss.study.inference.datasets import critical_difference, friedman, mean_ranks, signed_rank
 from infoloss.study.plan import Plan, PlanError
 from infoloss.study.report.collection import render_collection
@@ -196,6 +197,25 @@ class TestStudy:
         found = run_collection(small_plan(), [named("four", 4)], folder, workers=1, command="the command")
         assert list(found.members) == [*SETS, "four"]
         assert len(written) == len(contents(folder / "four"))
+
+    def test_the_same_worker_processes_serve_all_data_sets(self, folder, tmp_path, monkeypatch):
+        made = []
+
+        def engine(count, device):
+            made.append(Workers(count, device=device))
+            monkeypatch.setattr(made[0], "close", lambda: pids.append(made[0].pids) or Workers.close(made[0]))
+            return made[0]
+
+        pids = []
+        monkeypatch.setattr("infoloss.study.collection.engine_of", engine)
+        run_collection(small_plan(), [named("one", 1), named("two", 2)], tmp_path, workers=1)
+        assert len(made) == len(pids) == 1
+        assert len(pids[0]) == 1
+        assert made[0].pids == ()
+        # The arrays that a worker still holds are not taken for those of the next data set.
+        assert [contents(tmp_path / name) for name in ("one", "two")] == [
+            contents(folder / name) for name in ("one", "two")
+        ]
 
     def test_another_data_set_of_the_same_name_is_refused(self, folder):
         with pytest.raises(ValueError, match="two data sets are called 'one'"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
@@ -17,8 +18,8 @@ from infoloss.data import Dataset
 from infoloss.study.across import Across, across
 from infoloss.study.analysis import Analysis, analyse
 from infoloss.study.canonical import sha256
-from infoloss.study.compare import run
-from infoloss.study.design import Design, default_losses, settled
+from infoloss.study.compare import engine_of, run
+from infoloss.study.design import Design, default_losses, device, settled
 from infoloss.study.plan import Loss, Plan
 from infoloss.study.session import Progress, Report
 from infoloss.study.store import StoreError, read_design, replace_file
@@ -102,20 +103,21 @@ def run_collection(
         StoreError: the folder is in use, or cannot be written.
     """
     root, started = Path(folder), monotonic()
-    for dataset in sets:
-        name, place = _registered(root, dataset, command)
-        left = None if time_limit is None else max(0.0, time_limit - (monotonic() - started))
-        run(
-            _alike(plan),
-            dataset,
-            root / place,
-            None if progress is None else _named(progress, name),
-            workers=workers,
-            time_limit=left,
-            retry_failed=retry_failed,
-            shard=shard,
-            command=command,
-        )
+    with closing(engine_of(workers, device(plan))) as engine:
+        for dataset in sets:
+            name, place = _registered(root, dataset, command)
+            left = None if time_limit is None else max(0.0, time_limit - (monotonic() - started))
+            run(
+                _alike(plan),
+                dataset,
+                root / place,
+                None if progress is None else _named(progress, name),
+                time_limit=left,
+                retry_failed=retry_failed,
+                shard=shard,
+                command=command,
+                engine=engine,
+            )
     return analyse_collection(root)
 
 

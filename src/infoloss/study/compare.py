@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
@@ -28,7 +28,7 @@ from infoloss.study.verdict_table import VerdictTable
 if TYPE_CHECKING:
     pass
 
-__all__ = ["Comparison", "DesignError", "Progress", "StoreError", "compare", "run"]
+__all__ = ["Comparison", "DesignError", "Progress", "StoreError", "compare", "engine_of", "run"]
 
 _ARRAYS = ("name", "groups", "order", "sample_weight", "test", "split")
 
@@ -145,6 +145,7 @@ def run(
     retry_failed: bool = False,
     shard: str | None = None,
     command: str = "",
+    engine: Engine | None = None,
 ) -> Analysis:
     """Does what is missing of a study, and analyses what is there.
 
@@ -161,6 +162,7 @@ def run(
         retry_failed: run again what failed for another reason than divergence.
         shard: "2/4" does the second of four slices of the runs.
         command: that reruns the study, for the report.
+        engine: where runs are done, and which stays open; one with ``workers`` processes unless given.
 
     Raises:
         PlanError: the plan does not fit the data.
@@ -173,10 +175,11 @@ def run(
     design = replace(design, command=command, notes=_notes(design, dataset))
     path = Path(design.name if folder is None else folder)
     part = _slice(shard, design)
-    with Store.opened(path, part) as store, closing(_engine(workers, design.device)) as engine:
+    own = nullcontext(engine) if engine is not None else closing(engine_of(workers, design.device))
+    with Store.opened(path, part) as store, own as used:
 
         def session(at: Design, left: float | None, again: bool) -> Session:
-            return Session(store, engine, Materials(dataset, at), progress, left, again)
+            return Session(store, used, Materials(dataset, at), progress, left, again)
 
         return _carried_out(store, design, session, time_limit, retry_failed)
 
@@ -245,7 +248,12 @@ def _slice(shard: str | None, design: Design) -> Slice:
     return part
 
 
-def _engine(workers: int | None, device: str) -> Engine:
+def engine_of(workers: int | None, device: str) -> Engine:
+    """Worker processes, or this one where one is enough.
+
+    Raises:
+        PlanError: no worker, or a device that this machine lacks.
+    """
     if workers is not None and workers < 1:
         raise PlanError([f"workers: {workers!r}: should be 1 or more"])
     if device != "cpu" and not getattr(torch, device).is_available():

@@ -64,8 +64,9 @@ class Materials:
         return {name: array for name, array in parts.items() if not name.startswith("test_")}
 
     def arrays_key(self, job: Job) -> str:
-        """Jobs with the same key have the same arrays."""
-        return f"{job.seed}{'' if job.role == 'tuning' else ' with test'}"
+        """Jobs with the same key have the same arrays, whichever study they are of."""
+        split, test = self.split(job.seed).sha256, "" if job.role == "tuning" else " with test"
+        return f"{self.dataset.sha256} {self._alteration} {job.seed} {split}{test}"
 
     def _common(self, role: str, seed: int) -> dict[str, Any]:
         return {
