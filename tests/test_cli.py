@@ -176,7 +176,7 @@ def test_options_reach_their_place(asked: Any) -> None:
         *["table.csv", "--target", "kind", "--drop", "id", "name", "--group", "who", "--order", "when"],
         *["--sample-weight", "w", "--split", "0.5/0.25/0.25", "--test", "later.csv"],
         *["--image-size", "32", "--text", "tokens", "--text-column", "words"],
-        *["--imbalance", "100", "--imbalance-profile", "step", "--label-noise", "0.2"],
+        *["--train-rows", "50", "--imbalance", "100", "--imbalance-profile", "step", "--label-noise", "0.2"],
         *["--noisy-labels", "human.npz:worse"],
         *["--metric", "nll", "--margin", "0.3", "--margin-nll", "0.02", "--baseline", "focal"],
         *[
@@ -220,6 +220,7 @@ def test_options_reach_their_place(asked: Any) -> None:
         "image_size": 32,
         "text": "tokens",
         "text_column": "words",
+        "train_rows": 50,
         "imbalance": 100.0,
         "imbalance_profile": "step",
         "label_noise": 0.2,

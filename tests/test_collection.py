@@ -1,3 +1,5 @@
+from contextlib import closing
+
 """Several data sets in one study: their own studies, ranks, and the Bayesian signed-rank test."""
 
 import csv
@@ -15,10 +17,13 @@ from infoloss.study.across import across
 from infoloss.study.analysis import analyse
 from infoloss.study.collection import analyse_collection, run_collection
 from infoloss.study.compare import run
+from infoloss.study.engines import Workers
 from infoloss.study.inference.datasets import critical_difference, friedman, mean_ranks, signed_rank
+from infoloss.study.members import holds
+from infoloss.study.pack import pack
 from infoloss.study.plan import Plan, PlanError
 from infoloss.study.report.collection import render_collection
-from infoloss.study.store import Store
+from infoloss.study.store import Store, StoreError
 
 
 def naive_signed_rank(differences, rope, draws):
@@ -197,6 +202,27 @@ class TestStudy:
         assert list(found.members) == [*SETS, "four"]
         assert len(written) == len(contents(folder / "four"))
 
+    def test_the_same_worker_processes_serve_all_data_sets(self, tmp_path, monkeypatch):
+        made = []
+
+        def engine(count, device, devices_per_run):
+            made.append(Workers(count, device=device, devices_per_run=devices_per_run))
+            monkeypatch.setattr(made[0], "close", lambda: pids.append(made[0].pids) or Workers.close(made[0]))
+            return closing(made[0])
+
+        pids = []
+        monkeypatch.setattr("infoloss.study.collection.engine_of", engine)
+        # Jobs of one seed and role: the arrays that a worker holds must not be taken for the next data set's.
+        plan = small_plan(losses=["focal"], seeds=1, tuning=False)
+        sets = [named("one", 1), named("two", 2)]
+        run_collection(plan, sets, tmp_path, workers=1)
+        assert len(made) == len(pids) == 1
+        assert len(pids[0]) == 1
+        assert made[0].pids == ()
+        for each in sets:
+            run(plan, each, tmp_path / "alone" / each.name, workers=1)
+            assert contents(tmp_path / each.name) == contents(tmp_path / "alone" / each.name)
+
     def test_another_data_set_of_the_same_name_is_refused(self, folder):
         with pytest.raises(ValueError, match="two data sets are called 'one'"):
             run_collection(small_plan(), [named("one", 9)], folder, workers=1)
@@ -232,6 +258,47 @@ class TestStudy:
         bib = (tmp_path / "references.bib").read_text()
         assert "Dem{\\v{s}}ar" in bib
         assert (tmp_path / "figures" / "ranks.svg").exists()
+
+
+class TestPacked:
+    def test_it_gives_the_same_analyses_and_report(self, folder, tmp_path):
+        file = pack(folder, tmp_path / "study.parquet")
+        found, kept = analyse_collection(file), analyse_collection(folder)
+        assert (dict(found.folders), found.command) == (dict(kept.folders), "the command")
+        assert list(found.members) == list(kept.members)
+        for name, analysis in kept.members.items():
+            assert found.members[name].verdicts == analysis.verdicts
+            assert found.members[name].environment == analysis.environment
+        for analyses, place in ((found, "packed"), (kept, "folder")):
+            render_collection(analyses, tmp_path / place)
+        for name in ("datasets.csv", "report.md"):
+            assert (tmp_path / "packed" / name).read_text() == (tmp_path / "folder" / name).read_text()
+        again = pack(file, tmp_path / "again.parquet")
+        assert again.read_bytes() == file.read_bytes()
+
+    def test_one_and_several_are_told_apart(self, folder, tmp_path):
+        file, one = tmp_path / "study.parquet", tmp_path / "one.parquet"
+        assert holds(pack(folder, file))
+        assert not holds(pack(folder / "one", one))
+        sets = len(analyse_collection(folder).members)
+        with pytest.raises(StoreError, match=f"holds a study over {sets} data sets; expected one data set"):
+            analyse(file)
+        with pytest.raises(StoreError, match="holds no study over several data sets, but of one"):
+            analyse_collection(one)
+
+    def test_a_data_set_without_runs_is_named(self, tmp_path):
+        sets = [named(*each) for each in SETS.items()]
+        run_collection(small_plan(), sets, tmp_path / "study", workers=1, time_limit=0.0)
+        with pytest.raises(StoreError, match="study: one has no run yet"):
+            pack(tmp_path / "study", tmp_path / "study.parquet")
+
+    def test_the_command_line_packs_and_reports(self, folder, tmp_path, capsys):
+        file = tmp_path / "study.parquet"
+        assert main(["pack", str(folder), str(file)]) == 0
+        assert main(["report", str(file)]) == 0
+        assert (tmp_path / "study-report" / "two" / "report.html").exists()
+        assert f"Report: {tmp_path / 'study-report' / 'report.html'}" in capsys.readouterr().out
+        assert main(["export", str(file), str(tmp_path / "runs.csv")]) == 1
 
 
 def test_the_command_line(tmp_path, monkeypatch, capsys):

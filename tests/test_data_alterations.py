@@ -1,4 +1,4 @@
-"""Imbalance and wrong labels: on training rows alone, drawn by the seed alone, and part of the identity."""
+"""Fewer rows, imbalance, wrong labels: on training rows alone, by the seed alone, part of the identity."""
 
 from __future__ import annotations
 
@@ -66,6 +66,46 @@ def test_who_is_left_out_depends_on_the_seed_and_nothing_else(even):
     share = (Y[rows[0]] == CLASSES - 1).sum() / last.sum()
     spread = np.sqrt(300 * share * (1 - share))
     assert (abs(chosen[last] - 300 * share) < 5 * spread).all()
+
+
+@pytest.mark.parametrize("rows", [5, 6, 77, 299, 300])
+def test_so_many_training_rows_of_each_class_its_share(rows):
+    sizes = np.array([300, 100, 60, 30, 10])  # of 500, 60 % of which train
+    data = from_arrays(X, np.repeat(np.arange(CLASSES), sizes))
+    few = altered(data, train_rows=rows)
+    before, after = data.split(4), few.split(4)
+    assert len(after.train) == rows
+    assert set(after.train) <= set(before.train)
+    assert (np.diff(after.train) > 0).all()
+    assert (after.test == before.test).all()
+    assert (after.validation == before.validation).all()
+    found = np.bincount(data.target[after.train], minlength=CLASSES)
+    assert found.min() >= 1
+    # Of no class is one row more in than its share allows, while another still lacks its own.
+    kept = np.bincount(data.target[before.train], minlength=CLASSES)
+    assert ((found - 1) / kept).max() <= (found / kept).min()
+    assert few.split(4).sha256 == after.sha256
+    if rows < 200:
+        assert set(few.split(5).train) != set(after.train)
+
+
+def test_every_training_row_stays_as_often_as_the_others(even):
+    parts = ["train"] * 300 + ["validation"] * 100 + ["test"] * 100
+    data = altered(from_arrays(X, Y, split=parts), train_rows=90)
+    chosen = np.bincount(np.concatenate([data.split(seed).train for seed in range(300)]), minlength=ROWS)
+    spread = np.sqrt(300 * 0.3 * 0.7)
+    assert (abs(chosen[:300] - 300 * 0.3) < 5 * spread).all()
+    assert not chosen[300:].any()
+
+
+def test_fewer_rows_come_before_imbalance_and_wrong_labels(even):
+    data = altered(even, train_rows=100, imbalance=10, label_noise=0.5)
+    split = data.split(0)
+    assert set(split.train) < set(altered(even, train_rows=100).split(0).train)
+    found = np.bincount(Y[split.train], minlength=CLASSES)
+    assert found.tolist() == kept_rows(np.full(CLASSES, 20), 10, "long_tail").tolist()
+    assert (data.labels(split) != Y).sum() == round(0.5 * len(split.train))
+    assert "of the training rows of a split, 100 are learnt from, drawn by its seed" in data.notes
 
 
 def test_labels_are_replaced_by_other_classes_alike(even):
@@ -137,13 +177,17 @@ def test_the_identity_knows_it(even):
             {"label_noise": 0.1},
             {"noisy_labels": Y},
             {"noisy_labels": 4 - Y},
+            {"train_rows": 100},
+            {"train_rows": 99},
         )
     }
-    assert len(found) == 7
+    assert len(found) == 9
     assert altered(even, imbalance=1, label_noise=0).sha256 == even.sha256
 
 
 WRONG = {
+    "no row": ({"train_rows": 0}, r"train_rows=0; expected 1 or more"),
+    "too many rows": ({"train_rows": 301}, r"train_rows=301; a split has 300 training rows"),
     "factor": ({"imbalance": 0.5}, r"imbalance=0\.5; expected a number of 1 or more"),
     "profile": (
         {"imbalance": 2, "profile": "steps"},

@@ -101,6 +101,7 @@ WRONG = [
     ("[training]\nprecision = 'float16'", r'\'float16\' is none of "float32" or "bfloat16"'),
     ("[margins]\nlabels = -1", r"margins\.labels: -1: should be greater than 0"),
     ("[data]\nimbalance = 0.5", r"data\.imbalance: 0\.5: should be greater than or equal to 1"),
+    ("[data]\ntrain_rows = 0", r"data\.train_rows: 0: should be greater than 0"),
     ("[data]\nlabel_noise = 1", r"data\.label_noise: 1: should be less than 1"),
     ('[data]\ntext = "token"', r'\'token\' is none of "hashed" or "tokens"; did you mean "tokens"\?'),
     ("[data\n", r"study\.toml: not a TOML file: .*line"),
@@ -120,6 +121,9 @@ def test_the_data_are_read_and_altered():
     assert Plan.of(data="digits").data.dataset().sha256 == load("digits").sha256
     step = Plan.of(data={"imbalance": 5, "imbalance_profile": "step"}).data.dataset()
     assert step.alteration.described() == {"imbalance": 5.0, "profile": "step"}
+    few = Plan.of(data={"source": "digits", "train_rows": 200}).data.dataset()
+    assert few.sha256 == altered(load("digits"), train_rows=200).sha256
+    assert len(few.split(0).train) == 200
 
 
 def test_every_mistake_is_named_and_its_source(tmp_path):

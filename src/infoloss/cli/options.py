@@ -92,6 +92,7 @@ class DataOptions:
     image_size: int | None = option("data.image_size", "Pixels a side [default: 64 for image files].")
     text: str | None = option("data.text", "Read texts, as hashed n-grams or as tokens (ids of words).")
     text_column: str | None = option("data.text_column", "Column of texts [default: the only one].")
+    train_rows: int | None = option("data.train_rows", "Training rows that stay, each class in its share.")
     imbalance: float | None = option("data.imbalance", "Largest over smallest class of training rows.")
     imbalance_profile: str | None = option("data.imbalance_profile", "How the classes shrink.")
     label_noise: float | None = option("data.label_noise", "Share of training labels replaced by others.")

@@ -89,12 +89,14 @@ def pack(study: Path, file: Path, /) -> None:
     """Pack a study into one small Parquet file, which infoloss report takes for the folder.
 
     Args:
-        study: The folder.
+        study: The folder; of several data sets, the folder of the whole.
         file: The file, .parquet.
     """
+    from infoloss.study.members import holds
     from infoloss.study.pack import pack as packed
 
-    _refuse_no_study(study)
+    if not holds(study):
+        _refuse_no_study(study)
     if file.suffix != ".parquet":
         raise InputError(f"{file}: expected a name that ends in .parquet")
     path = packed(study, file)

@@ -25,17 +25,17 @@ def report(study: Path, /, *, out: Path | None = None) -> None:
     """
     from infoloss.cli.collections import print_collection
     from infoloss.study.analysis import analyse
-    from infoloss.study.collection import analyse_collection, holds
+    from infoloss.study.collection import analyse_collection
+    from infoloss.study.members import holds
     from infoloss.study.report import render
 
+    beside = study.with_name(f"{study.stem}-report") if study.is_file() else study
     if holds(study):
-        print_collection(analyse_collection(study), out)
+        print_collection(analyse_collection(study), out or beside)
         return
-    packed = study.is_file()
-    if not packed and not (study / "study.json").is_file():
+    if not study.is_file() and not (study / "study.json").is_file():
         raise InputError(f"{study} holds no study: there is no study.json")
     analysis = analyse(study)
-    beside = study.with_name(f"{study.stem}-report") if packed else study
     print_verdicts(analysis, render(analysis, out or beside))
 
 

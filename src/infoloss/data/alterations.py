@@ -1,4 +1,4 @@
-"""What is done to training rows on purpose: imbalance and wrong labels. Nothing else is touched."""
+"""What is done to training rows on purpose: fewer of them, wrong labels. Nothing else is touched."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["PROFILES", "Alteration", "kept_rows"]
 
 PROFILES = ("long_tail", "step")
 
-_THINNED, _CHOSEN, _REPLACED = 0x1B41, 0x2C52, 0x3D63
-"""Streams of random numbers: what is thinned out, which labels are wrong, what they become."""
+_THINNED, _CHOSEN, _REPLACED, _DRAWN = 0x1B41, 0x2C52, 0x3D63, 0x4E74
+"""Streams of random numbers: what is thinned out, which labels are wrong, what they become, what stays."""
 
 
 @dataclass(frozen=True, eq=False)
 class Alteration:
-    """Imbalance, then wrong labels, drawn by the seed of the split alone: the same for every loss.
+    """Fewer rows, imbalance, wrong labels, in this order, drawn by the seed alone: the same for every loss.
 
     Args:
         imbalance: rows of the largest class over rows of the smallest; 1 leaves all.
@@ -29,6 +29,7 @@ class Alteration:
         label_noise: share of the training rows that get one of the other classes, each as likely.
         noisy: (N,) labels that the training rows have instead of their own, as codes; −1 where there is none.
         noisy_name: where those are from.
+        train_rows: how many training rows stay, each class in its share; None leaves all.
     """
 
     imbalance: float = 1.0
@@ -36,6 +37,7 @@ class Alteration:
     label_noise: float = 0.0
     noisy: np.ndarray | None = None  # (N,) int64
     noisy_name: str = ""
+    train_rows: int | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.imbalance < float("inf"):
@@ -44,19 +46,22 @@ class Alteration:
             raise unknown("profile of imbalance", self.profile, PROFILES)
         if not 0 <= self.label_noise < 1:
             raise ValueError(f"label_noise={self.label_noise!r}; expected a share, 0 ≤ label_noise < 1")
+        if self.train_rows is not None and self.train_rows < 1:
+            raise ValueError(f"train_rows={self.train_rows!r}; expected 1 or more")
         if self.label_noise and self.noisy is not None:
             raise ValueError("label_noise and noisy_labels both say which labels are wrong; give one")
 
     def rows(self, split: Split, target: np.ndarray, classes: int) -> Split:
-        """The split with fewer training rows, where there is imbalance."""
-        if self.imbalance == 1:
+        """The split with fewer training rows, where these or imbalance are asked for."""
+        train = split.train
+        if self.train_rows is not None:
+            train = _few(train, split.seed, target, self.train_rows)
+        if self.imbalance != 1:
+            kept = kept_rows(np.bincount(target[train], minlength=classes), self.imbalance, self.profile)
+            train = train[_ranks(train, split.seed, target, _THINNED) < kept[target[train]]]
+        if train is split.train:
             return split
-        labels = target[split.train]
-        kept = kept_rows(np.bincount(labels, minlength=classes), self.imbalance, self.profile)
-        order = np.lexsort((drawn_keys(len(target), split.seed, _THINNED)[split.train], labels))
-        rank = np.empty(len(labels), np.int64)  # within its class
-        rank[order] = np.arange(len(labels)) - np.searchsorted(labels[order], labels[order])
-        return split_of(split.train[rank < kept[labels]], split.validation, split.test, split.seed)
+        return split_of(train, split.validation, split.test, split.seed)
 
     def labels(self, split: Split, target: np.ndarray, classes: int) -> np.ndarray:
         """(N,) labels; those of the training rows may be wrong."""
@@ -75,6 +80,8 @@ class Alteration:
     def described(self) -> dict[str, Any]:
         """What is not as it was, for identities and records."""
         found: dict[str, Any] = {}
+        if self.train_rows is not None:
+            found["train_rows"] = self.train_rows
         if self.imbalance != 1:
             found |= {"imbalance": float(self.imbalance), "profile": self.profile}
         if self.label_noise:
@@ -87,6 +94,10 @@ class Alteration:
     def notes(self, target: np.ndarray) -> tuple[str, ...]:
         """The same in words."""
         said = []
+        if self.train_rows is not None:
+            said.append(
+                f"of the training rows of a split, {self.train_rows} are learnt from, drawn by its seed"
+            )
         if self.imbalance != 1:
             said.append(
                 f"imbalance {self.imbalance:g} ({self.profile.replace('_', ' ')}): training rows are "
@@ -99,6 +110,24 @@ class Alteration:
             differ = float((self.noisy != target)[given].mean())
             said.append(f"training labels from {self.noisy_name} ({differ:.3g} of them differ)")
         return tuple(said)
+
+
+def _few(train: np.ndarray, seed: int, target: np.ndarray, rows: int) -> np.ndarray:
+    """So many training rows, of each class its share; one of each at least, where there are as many."""
+    labels = target[train]
+    share = _ranks(train, seed, target, _DRAWN) / np.bincount(labels)[labels]  # 0 for the first of a class
+    keys = drawn_keys(len(target), seed, _DRAWN)[train]
+    kept: np.ndarray = np.sort(train[np.lexsort((keys, share))[:rows]])
+    return kept
+
+
+def _ranks(train: np.ndarray, seed: int, target: np.ndarray, stream: int) -> np.ndarray:
+    """(n,) places of training rows within their classes, in random order."""
+    labels = target[train]
+    order = np.lexsort((drawn_keys(len(target), seed, stream)[train], labels))
+    rank = np.empty(len(labels), np.int64)
+    rank[order] = np.arange(len(labels)) - np.searchsorted(labels[order], labels[order])
+    return rank
 
 
 def kept_rows(counts: np.ndarray, imbalance: float, profile: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A data set with imbalance or wrong labels among its training rows."""
+"""A data set with fewer training rows, imbalance or wrong labels among them."""
 
 from __future__ import annotations
 
@@ -20,18 +20,20 @@ __all__ = ["altered"]
 def altered(
     data: Dataset,
     *,
+    train_rows: int | None = None,
     imbalance: float = 1.0,
     profile: str = "long_tail",
     label_noise: float = 0.0,
     noisy_labels: Any = None,
 ) -> Dataset:
-    """The data set with fewer rows of some classes, or wrong labels, among its training rows alone.
+    """The data set with fewer rows, of all classes or some, or wrong labels, among its training rows alone.
 
     Validation and test rows stay as they are. What is drawn depends on the seed of the split alone, so that
     it is the same for every loss.
 
     Args:
         data: as it is.
+        train_rows: how many training rows stay, each class in its share.
         imbalance: rows of the largest class over rows of the smallest; see `alterations.kept_rows`.
         profile: "long_tail" or "step".
         label_noise: share of the training rows that get one of the other classes, each as likely.
@@ -48,13 +50,15 @@ def altered(
         >>> np.bincount(digits.target[digits.split(0).train])
         array([107,  85,  65,  51,  39,  30,  23,  18,  14,  11])
     """
+    if train_rows is not None and train_rows > (most := len(data.split(0).train)):
+        raise ValueError(f"train_rows={train_rows!r}; a split has {counted(most, 'training row')}")
     name, given = "an array", None
     if noisy_labels is not None:
         labels = noisy_labels
         if isinstance(noisy_labels, str | Path):
             name, labels = _read(str(noisy_labels))
         given = _spread(_codes(array(labels), data.classes, name), data, name)
-    found = Alteration(imbalance, profile, label_noise, given, name if given is not None else "")
+    found = Alteration(imbalance, profile, label_noise, given, name if given is not None else "", train_rows)
     return replace(data, alteration=found, notes=(*data.notes, *found.notes(data.target)))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from infoloss.evaluation import Reliability
+    from infoloss.study.archive import Archive
     from infoloss.study.inference import Verdict
 
 __all__ = ["Analysis", "LossResult", "Reference", "Search", "analyse"]
@@ -97,8 +98,8 @@ class Analysis:
     tuning_seeds: int = 0
 
 
-def analyse(path: Path | str) -> Analysis:
-    """The analysis of a study, finished or not: of its folder, or of the file that ``pack`` wrote.
+def analyse(study: Path | str | Archive) -> Analysis:
+    """The analysis of a study, finished or not: of its folder, its packed file, or its archive.
 
     Raises:
         StoreError: there is no study.
@@ -108,4 +109,4 @@ def analyse(path: Path | str) -> Analysis:
     from infoloss.study.threads import one_thread
 
     with one_thread():
-        return analysed(Findings(archive(Path(path))))
+        return analysed(Findings(archive(Path(study)) if isinstance(study, Path | str) else study))

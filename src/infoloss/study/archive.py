@@ -62,10 +62,13 @@ def archive(path: Path) -> Archive:
     """The archive at a path: a folder, or a packed study.
 
     Raises:
-        StoreError: there is none.
+        StoreError: there is none, or several data sets are packed into the file.
     """
     if path.is_file():
-        from infoloss.study.pack import PackedArchive
+        from infoloss.study.pack import packed
 
-        return PackedArchive(path)
+        first, *others = packed(path)
+        if first.member is not None:
+            raise StoreError(f"{path} holds a study over {len(others) + 1} data sets; expected one data set")
+        return first
     return FolderArchive(path)

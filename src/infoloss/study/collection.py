@@ -6,42 +6,41 @@ FOLDER/<data set>/         a study, as of that data set alone
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from operator import length_hint
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 from infoloss.data import Dataset
 from infoloss.study.across import Across, across
 from infoloss.study.analysis import Analysis, analyse
 from infoloss.study.canonical import sha256
-from infoloss.study.compare import run
-from infoloss.study.design import Design, default_losses, settled
+from infoloss.study.compare import engine_of, run
+from infoloss.study.design import Design, default_losses, device, settled
 from infoloss.study.engines import Engine
+from infoloss.study.members import members, read_register, write_register
 from infoloss.study.plan import Loss, Plan
 from infoloss.study.session import Progress, Report
-from infoloss.study.store import StoreError, read_design, replace_file
+from infoloss.study.store import read_design
 
 __all__ = [
     "CollectionAnalysis",
     "analyse_collection",
     "collection_name",
     "datasets",
-    "holds",
     "member_design",
     "member_folder",
     "run_collection",
 ]
 
-_FILE = "collection.json"
-
 
 @dataclass(frozen=True, eq=False)
 class CollectionAnalysis:
-    """The analyses of the data sets by name, the folder of each, and each question over all of them."""
+    """The analyses of the data sets by name, the folder of each, and each question over all of them.
+
+    ``folder`` is that of the whole, or the file that it is packed into.
+    """
 
     folder: Path
     members: Mapping[str, Analysis]
@@ -67,11 +66,6 @@ def collection_name(plan: Plan, sets: Iterable[Dataset]) -> str:
     """A folder's name, from the designs of all data sets."""
     names = [member_design(plan, dataset).name for dataset in sets]
     return f"infoloss-{len(names)}-data-sets-{sha256(names)[:8]}"
-
-
-def holds(folder: Path) -> bool:
-    """Whether the folder holds a study over several data sets."""
-    return (folder / _FILE).is_file()
 
 
 def run_collection(
@@ -104,36 +98,33 @@ def run_collection(
         StoreError: the folder is in use, or cannot be written.
     """
     root, started = Path(folder), monotonic()
-    for number, dataset in enumerate(sets, 1):
-        name, place = _registered(root, dataset, command)
-        left = None if time_limit is None else max(0.0, time_limit - (monotonic() - started))
-        run(
-            _alike(plan),
-            dataset,
-            root / place,
-            None if progress is None else _placed(progress, name, number, length_hint(sets)),
-            workers=workers,
-            time_limit=left,
-            retry_failed=retry_failed,
-            shard=shard,
-            command=command,
-        )
+    with engine_of(workers, device(plan), plan.training.devices_per_run) as engine:
+        for number, dataset in enumerate(sets, 1):
+            name, place = _registered(root, dataset, command)
+            left = None if time_limit is None else max(0.0, time_limit - (monotonic() - started))
+            run(
+                _alike(plan),
+                dataset,
+                root / place,
+                None if progress is None else _placed(progress, name, number, length_hint(sets)),
+                workers=engine,
+                time_limit=left,
+                retry_failed=retry_failed,
+                shard=shard,
+                command=command,
+            )
     return analyse_collection(root)
 
 
 def analyse_collection(folder: Path | str) -> CollectionAnalysis:
-    """The analysis of the study over several data sets in a folder, finished or not.
+    """The analysis of the study over several data sets in a folder, finished or not, or in a packed file.
 
     Raises:
         StoreError: there is none.
     """
-    root = Path(folder)
-    written = _read(root)
-    if not written["folders"]:
-        raise StoreError(f"{root} holds no study over several data sets: there is no {_FILE}")
-    begun = {name: place for name, place in written["folders"].items() if read_design(root / place)}
-    members = {name: analyse(root / place) for name, place in begun.items()}
-    return CollectionAnalysis(root, members, begun, across(members), written["command"])
+    found = members(Path(folder))
+    analyses = {name: analyse(archive) for name, archive in found.archives.items()}
+    return CollectionAnalysis(Path(folder), analyses, found.folders, across(analyses), found.command)
 
 
 def _alike(plan: Plan) -> Plan:
@@ -159,7 +150,7 @@ def member_folder(name: str) -> str:
 
 def _registered(root: Path, dataset: Dataset, command: str) -> tuple[str, str]:
     """Name and folder of a data set in the collection; written down before its first run."""
-    written = _read(root)
+    written = read_register(root)
     name = str(dataset.name)
     place = member_folder(name)
     known = read_design(root / place)
@@ -168,22 +159,8 @@ def _registered(root: Path, dataset: Dataset, command: str) -> tuple[str, str]:
             f"two data sets are called {name!r}, or {name!r} has changed since {root / place} was begun; "
             "give them names of their own, or choose another folder"
         )
-    written = {"folders": {**written["folders"], name: place}, "command": command}
-    root.mkdir(parents=True, exist_ok=True)
-    replace_file(root / _FILE, json.dumps(written, indent=1, ensure_ascii=False).encode())
+    write_register(root, {"folders": {**written["folders"], name: place}, "command": command})
     return name, place
-
-
-def _read(root: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads((root / _FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {"folders": {}, "command": ""}
-    except ValueError as error:
-        raise StoreError(
-            f"{root / _FILE} is damaged ({error}); remove it and run the command again"
-        ) from None
-    return found
 
 
 def _placed(progress: Report, name: str, number: int, total: int) -> Report:

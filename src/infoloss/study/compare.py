@@ -28,7 +28,7 @@ from infoloss.study.verdict_table import VerdictTable
 if TYPE_CHECKING:
     pass
 
-__all__ = ["Comparison", "DesignError", "Finished", "Progress", "StoreError", "compare", "run"]
+__all__ = ["Comparison", "DesignError", "Finished", "Progress", "StoreError", "compare", "engine_of", "run"]
 
 _ARRAYS = ("name", "groups", "order", "sample_weight", "test", "split")
 
@@ -176,7 +176,8 @@ def run(
     design = replace(design, command=command, notes=_notes(design, dataset))
     path = Path(design.name if folder is None else folder)
     part = _slice(shard, design)
-    with Store.opened(path, part) as store, _engine(workers, design) as engine:
+    devices = design.training.get("devices_per_run", 1)
+    with Store.opened(path, part) as store, engine_of(workers, design.device, devices) as engine:
 
         def session(at: Design, left: float | None, again: bool) -> Session:
             return Session(store, engine, Materials(dataset, at), progress, left, again)
@@ -248,11 +249,17 @@ def _slice(shard: str | None, design: Design) -> Slice:
     return part
 
 
-def _engine(workers: int | Engine | None, design: Design) -> AbstractContextManager[Engine]:
-    """What does the runs; an engine that was given stays open."""
+def engine_of(
+    workers: int | Engine | None, device: str, devices_per_run: int = 1
+) -> AbstractContextManager[Engine]:
+    """What does the runs: worker processes, or this one where one is enough; an engine given stays open.
+
+    Raises:
+        PlanError: no worker, or devices that this machine lacks.
+    """
     if not isinstance(workers, int | None):
         return nullcontext(workers)
-    device, each = design.device, design.training.get("devices_per_run", 1)
+    each = devices_per_run
     if workers is not None and workers < 1:
         raise PlanError([f"workers: {workers!r}: should be 1 or more"])
     if device != "cpu" and not getattr(torch, device).is_available():

@@ -21,7 +21,7 @@ from infoloss.study.runs import PROTOCOL
 from infoloss.training import Classifier, augmentation, batch_normalised, normalisation
 from infoloss.training.augmentation import augmented, random_numbers
 
-__all__ = ["Arm", "Design", "DesignError", "default_losses", "settled", "uneven"]
+__all__ = ["Arm", "Design", "DesignError", "default_losses", "device", "settled", "uneven"]
 
 SMALL_TABLE = 10_000
 SEEDS_OF_A_SMALL_TABLE, SEEDS_OF_A_LARGE_TABLE = 20, 5
@@ -179,6 +179,11 @@ def default_losses(counts: Sequence[int] | np.ndarray) -> tuple[str, ...]:
     return tuple(swap.get(loss, loss) for loss in _DEFAULT_LOSSES)
 
 
+def device(plan: Plan) -> str:
+    """Where a plan's runs are done: "auto" is the CPU."""
+    return "cpu" if plan.device == "auto" else plan.device
+
+
 def settled(plan: Plan, dataset: Dataset) -> Design:
     """The design of a plan for this data set.
 
@@ -227,7 +232,7 @@ def settled(plan: Plan, dataset: Dataset) -> Design:
         metric=metric,
         labels_metric=by_classes if metric == "nll" else metric,
         margins={"labels": plan.margins.labels, "nll": plan.margins.nll},
-        device="cpu" if plan.device == "auto" else plan.device,
+        device=device(plan),
         notes=(*dataset.notes, *unseen, *_NOTES[plan.training.precision]),
         trials=plan.tuning.trials,
         looks=looks(plan, len(seeds)),

@@ -8,20 +8,24 @@ Nothing is pickled.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from infoloss.study.added_metrics import AddedMetric
 from infoloss.study.archive import Archive, Record, archive
 from infoloss.study.design import Design
+from infoloss.study.members import holds, members
 from infoloss.study.scored import Scored
 from infoloss.study.store import Damage, StoreError, replace_file
 
-__all__ = ["FORMAT", "PackedArchive", "pack"]
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = ["FORMAT", "PackedArchive", "pack", "packed"]
 
 FORMAT = 1
 """Raised by hand when a column changes its meaning."""
@@ -31,7 +35,7 @@ def pack(study: Path | str, path: Path | str) -> Path:
     """Packs a study into a Parquet file; ``analyse`` and ``infoloss report`` take it for the folder.
 
     Args:
-        study: the folder, or a packed study.
+        study: the folder, or a packed study; of one data set or of several.
         path: of the file.
 
     Returns:
@@ -44,19 +48,32 @@ def pack(study: Path | str, path: Path | str) -> Path:
 
     import polars as pl
 
-    source, path = archive(Path(study)), Path(path)
-    if not source.records:
-        raise StoreError(f"{study} has no run yet: there is nothing to pack")
-    # Runs of a seed share their test rows: side by side they compress best.
-    ordered = sorted(source.records, key=lambda record: (record["role"], record["seed"], record["id"]))
-    rows = [_row(source, record) for record in ordered]
-    metrics = [asdict(metric) for metric in source.metrics]
-    study_text = json.dumps({"format": FORMAT, "design": source.design.to_json(), "metrics": metrics})
-    frame = pl.DataFrame(rows, schema=_schema(rows), orient="row").with_columns(study=pl.lit(study_text))
+    source, path = Path(study), Path(path)
+    rows = list(_rows_of_all(source) if holds(source) else _rows(archive(source), str(study)))
+    frame = pl.DataFrame(rows, schema=_schema(rows), orient="row")
     content = BytesIO()
     frame.write_parquet(content, compression="zstd", compression_level=19)
     replace_file(path, content.getvalue())
     return path
+
+
+def _rows_of_all(study: Path) -> Iterator[dict[str, Any]]:
+    """Those of each data set; what it is called, and where its report goes, stand with its design."""
+    found = members(study)
+    for name, source in found.archives.items():
+        member = {"name": name, "folder": found.folders[name], "command": found.command}
+        yield from _rows(source, f"{study}: {name}", {"member": member})
+
+
+def _rows(source: Archive, what: str, others: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+    if not source.records:
+        raise StoreError(f"{what} has no run yet: there is nothing to pack")
+    metrics = [asdict(metric) for metric in source.metrics]
+    study = {"format": FORMAT, "design": source.design.to_json(), "metrics": metrics, **(others or {})}
+    text = json.dumps(study)
+    # Runs of a seed share their test rows: side by side they compress best.
+    for record in sorted(source.records, key=lambda each: (each["role"], each["seed"], each["id"])):
+        yield {**_row(source, record), "study": text}
 
 
 def _row(source: Archive, record: Record) -> dict[str, Any]:
@@ -112,32 +129,45 @@ def _schema(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         "confidence_scaled": pl.List(pl.Float32),
         "nll": pl.List(pl.Float64),
         "nll_scaled": pl.List(pl.Float64),
+        "study": pl.String,
     }
 
 
-class PackedArchive:
-    """The archive that a packed study is.
+def packed(path: Path) -> tuple[PackedArchive, ...]:
+    """The archives in a file: one, or one for each data set.
 
     Raises:
         StoreError: the file is no packed study, or one of another format.
     """
+    import polars as pl
+
+    try:
+        frame = pl.read_parquet(path)
+        found = tuple(map(PackedArchive, frame.partition_by("study", maintain_order=True)))
+        if not found:
+            raise ValueError("it has no row")
+    except (pl.exceptions.PolarsError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path} is no packed study: {error}") from None
+    return found
+
+
+class PackedArchive:
+    """The archive that the rows of a packed study are.
+
+    ``member`` has the name and the folder of a data set of several, and the command of the whole.
+    """
 
     damaged: tuple[Damage, ...] = ()
 
-    def __init__(self, path: Path) -> None:
-        import polars as pl
-
-        try:
-            frame = pl.read_parquet(path)
-            study = json.loads(frame["study"][0])
-            if study["format"] != FORMAT:
-                raise ValueError(f"its format is {study['format']}, and this infoloss reads {FORMAT}")
-            self.design = Design.from_json(study["design"])
-            self.metrics = tuple(AddedMetric(**metric) for metric in study["metrics"])
-            self.records: tuple[Record, ...] = tuple(map(json.loads, frame["record"]))
-            self._places = {record["id"]: place for place, record in enumerate(self.records)}
-        except (pl.exceptions.PolarsError, ValueError, KeyError, TypeError, IndexError) as error:
-            raise StoreError(f"{path} is no packed study: {error}") from None
+    def __init__(self, frame: pl.DataFrame) -> None:
+        study = json.loads(frame["study"][0])
+        if study["format"] != FORMAT:
+            raise ValueError(f"its format is {study['format']}, and this infoloss reads {FORMAT}")
+        self.design = Design.from_json(study["design"])
+        self.metrics = tuple(AddedMetric(**metric) for metric in study["metrics"])
+        self.member: dict[str, str] | None = study.get("member")
+        self.records: tuple[Record, ...] = tuple(map(json.loads, frame["record"]))
+        self._places = {record["id"]: place for place, record in enumerate(self.records)}
         self._frame = frame
 
     def scored(self, record: Record) -> Scored:

@@ -63,6 +63,7 @@ class Data(Section):
     image_size: Annotated[int, Field(gt=0)] | None = None
     text: Literal["hashed", "tokens"] | None = None
     text_column: str | None = None
+    train_rows: Annotated[int, Field(gt=0)] | None = None
     imbalance: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
     imbalance_profile: Literal["long_tail", "step"] = "long_tail"
     label_noise: Share = 0.0
@@ -76,7 +77,9 @@ class Data(Section):
             OSError: a known set that is neither here nor to be had.
         """
         options = self.model_dump()
-        noise = {name: options.pop(name) for name in ("imbalance", "label_noise", "noisy_labels")}
+        noise = {
+            name: options.pop(name) for name in ("train_rows", "imbalance", "label_noise", "noisy_labels")
+        }
         profile = options.pop("imbalance_profile")
         return altered(load(options.pop("source"), **options), profile=profile, **noise)
 
