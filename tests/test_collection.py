@@ -1,9 +1,8 @@
-from contextlib import closing
-
 """Several data sets in one study: their own studies, ranks, and the Bayesian signed-rank test."""
 
 import csv
 import json
+from contextlib import closing
 from types import SimpleNamespace
 
 import numpy as np
