@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
 
 from infoloss.study.analysis import Analysis, analyse
 from infoloss.study.collection import CollectionAnalysis, analyse_collection
+from infoloss.study.inference import Verdict
 from infoloss.study.members import holds
 from infoloss.study.report.collection import summary
 from infoloss.study.report.table import Body, Cell, Column, Table, markdown
@@ -40,33 +41,32 @@ def text_of(name: str, results: Path) -> str:
 
 
 def of_one(analysis: Analysis) -> str:
-    """What the study was, in a sentence."""
+    """What the study was, in some sentences."""
     data = analysis.data
-    return f"{data['name']}: {data['rows']} rows, {data['classes']} classes. {_protocol(analysis)}"
+    return f"{data['name']}: {data['rows']} rows, {data['classes']} classes. {_protocol([analysis])}"
 
 
 def of_collection(found: CollectionAnalysis) -> str:
     """What the studies of the data sets were, in some sentences, with the names of the data sets."""
-    first = next(iter(found.members.values()))
-    rows = sorted(int(each.data["rows"].replace(",", "")) for each in found.members.values())
-    classes = sorted(int(each.data["classes"]) for each in found.members.values())
-    judged = Counter(each.verdicts[0].metric for each in found.members.values())
+    members = list(found.members.values())
+    rows = sorted(int(each.data["rows"].replace(",", "")) for each in members)
+    classes = sorted(int(each.data["classes"]) for each in members)
+    judged = Counter(each.verdicts[0].metric for each in members)
     metrics = " and ".join(f"{key.replace('_', ' ')} on {count}" for key, count in judged.most_common())
     return (
-        f"{len(found.members)} tables of {rows[0]:,} to {rows[-1]:,} rows (median {median(rows):,.0f}) "
-        f"and {classes[0]} to {classes[-1]} classes; labels are judged by {metrics} of them. "
-        f"{_protocol(first)}\n\nThe tables: {', '.join(sorted(found.members, key=str.lower))}."
+        f"{len(members)} tables of {rows[0]:,} to {rows[-1]:,} rows (median {median(rows):,.0f}) and "
+        f"{classes[0]} to {classes[-1]} classes; validation chooses, and labels are judged, by {metrics} of "
+        f"them. {_protocol(members)}\n\nThe tables: {', '.join(sorted(found.members, key=str.lower))}."
     )
 
 
-def _protocol(analysis: Analysis) -> str:
-    about = analysis.protocol
-    losses = [loss for loss in analysis.losses if not loss.baseline]
-    failed = sum(len(loss.failures) for loss in analysis.losses)
+def _protocol(analyses: Sequence[Analysis]) -> str:
+    first, failed = analyses[0], sum(len(loss.failures) for each in analyses for loss in each.losses)
+    about, losses = first.protocol, len(first.losses)
     return (
-        f"{len(losses)} losses against {analysis.baseline}, {about['seeds']} seeds; the split is "
-        f"{about['split']}. Model: {about['model']}; {about['optimiser']}; {about['epochs']} epochs. Tuning: "
-        f"{about['tuning']}. Margins: {about['margins']}. Failed runs: {failed}."
+        f"{losses} losses; seeds: {about['seeds']}; split: {about['split']}. Model: {about['model']}; "
+        f"{about['optimiser']}; {about['epochs']} epochs. Tuning: {about['tuning'].partition(';')[0]}. "
+        f"Failed or diverged runs: {failed}."
     )
 
 
@@ -90,8 +90,17 @@ def single_verdicts(found: CollectionAnalysis) -> Table:
         ]
         cells = [Cell(" / ".join(str(count[outcome]) for outcome in outcomes)) for count in counts]
         rows.append((Cell(each.loss, code=True), *cells))
-    caption = f"Verdicts of the data sets one by one: {', '.join(outcomes[:-1])} or {outcomes[-1]}."
+    widths = [median(map(_half_width, asked.verdicts.values())) for asked in found.questions]
+    caption = (
+        f"Verdicts of the data sets one by one: {' / '.join(outcomes)}. Their intervals reach "
+        f"{' / '.join(f'{width:.2g}' for width in widths)} to both sides (median)."
+    )
     return Table("single", caption, columns, (Body(tuple(rows)),))
+
+
+def _half_width(verdict: Verdict) -> float:
+    low, high = verdict.adjusted_interval
+    return (high - low) / 2
 
 
 def ranks(found: CollectionAnalysis) -> str:
@@ -102,8 +111,8 @@ def ranks(found: CollectionAnalysis) -> str:
     rows = tuple(
         (Cell(loss, code=True), *(Cell(f"{each.of[loss]:.2f}") for _, each in ranked)) for loss in losses
     )
-    apart = ", ".join(f"{each.critical_difference:.2f}" for _, each in ranked)
-    caption = f"Mean ranks, 1 is best; two are told apart (Nemenyi, 95 %) from a difference of {apart} on."
+    apart = " or ".join(dict.fromkeys(f"{each.critical_difference:.2f}" for _, each in ranked))
+    caption = f"Mean ranks, 1 is best; two are told apart (Nemenyi, 95 %) where they differ by {apart}."
     return markdown(Table("ranks", caption, columns, (Body(rows),)))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.studies import LOSSES, STUDIES
+from benchmarks.studies_table import write_tables
 
 ROOT = Path(__file__).parent.parent
 
@@ -93,3 +94,15 @@ def test_the_study_of_images() -> None:
     plan = STUDIES["fashion"](Path("anywhere"))
     assert plan.data.train_rows == 10_000
     assert [loss.expression for loss in plan.losses] == list(LOSSES)
+
+
+def test_the_tables_of_a_kept_study(tmp_path: Path) -> None:
+    document = tmp_path / "studies.md"
+    document.write_text("Before.\n<!-- banking77: begin -->\nold\n<!-- banking77: end -->\nAfter.\n")
+    write_tables(document, ["banking77", "not kept"], ROOT / "results" / "studies")
+    text = document.read_text()
+    assert text.startswith("Before.\n<!-- banking77: begin -->\n\n")
+    assert text.endswith("\n\n<!-- banking77: end -->\nAfter.\n")
+    assert "old" not in text
+    lines = [line.split("`")[1] for line in text.splitlines() if line.startswith("| `")]
+    assert lines == list(LOSSES)
