@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -433,3 +434,24 @@ def test_without_openmp_the_serial_variants_run() -> None:
         "from infoloss.kernels import threads; assert not threads.parallel(z.numel())",
         NUMBA_THREADING_LAYER="workqueue",
     )
+
+
+BITS = """
+import hashlib, torch, infoloss as il
+torch.set_num_threads(1)
+z, y = torch.linspace(-4, 4, 3840).sin().reshape(128, 30).requires_grad_(), torch.arange(128) % 30
+with il.kernels.use("cpu"):
+    il.squentropy()(z, y).backward()
+print(hashlib.sha256(z.grad.numpy().tobytes()).hexdigest())
+"""
+
+
+def test_what_is_compiled_anew_and_what_is_read_from_the_disk_have_the_same_bits(tmp_path: Path) -> None:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", BITS], env=environment, capture_output=True, text=True, check=True
+        ).stdout
+        for _ in range(2)
+    ]
+    assert found[0] == found[1] != ""

@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
-__all__ = ["REORDERED", "capped", "compiled", "exp", "lowest", "maximum", "unmanaged"]
+__all__ = ["REORDERED", "capped", "compiled", "exp", "inlined", "lowest", "maximum", "unmanaged"]
 
 REORDERED = {"reassoc", "contract", "nsz", "arcp"}  # never nnan or ninf: −inf masks, and nan must stay nan
 
@@ -36,13 +36,22 @@ def _warn_once() -> None:
     )
 
 
+def inlined(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """``numba.njit`` for functions that others call: compiled into each of them.
+
+    Were they called, it could be a copy that was optimised elsewhere, and the last bit of a result would
+    depend on what has been compiled and what has been read from the disk.
+    """
+    decorate: Any = njit
+    return decorate(error_model="numpy", forceinline=True, **options)  # type: ignore[no-any-return]
+
+
 def unmanaged(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """``numba.njit`` for functions that allocate nothing, without counting references to their arrays.
+    """:func:`inlined` for functions that allocate nothing, without counting references to their arrays.
 
     Two atomic operations for each array and branch would cost more than a row of a hundred classes.
     """
-    decorate: Any = njit
-    return decorate(_nrt=False, error_model="numpy", **options)  # type: ignore[no-any-return]
+    return inlined(_nrt=False, **options)
 
 
 @intrinsic
@@ -69,7 +78,7 @@ def exp(v):
 
 
 # not inlined by Numba (LLVM does): it must keep its own flags, or the rounding below is optimised away
-@overload(exp, jit_options={"fastmath": {"contract"}})
+@overload(exp, jit_options={"fastmath": {"contract"}, "forceinline": True})
 def _(v):
     if v != types.float32:
         return lambda v: math.exp(v)
@@ -97,7 +106,7 @@ def capped(z, cap):
     raise TypeError
 
 
-@overload(capped, jit_options={"fastmath": {"contract"}})
+@overload(capped, jit_options={"fastmath": {"contract"}, "forceinline": True})
 def _(z, cap):
     if z != types.float32:
         return lambda z, cap: z if z == -np.inf else cap * math.tanh(z / cap)
@@ -136,7 +145,7 @@ def maximum(x, at, n):
     raise TypeError
 
 
-@overload(maximum)
+@overload(maximum, jit_options={"forceinline": True})
 def _(x, at, n):
     def in_lanes(x, at, n):
         # LLVM keeps the order of comparisons in one running maximum, but not between several
@@ -160,7 +169,7 @@ def _(x, at, n):
 
     if x.dtype != types.float32:
         return in_lanes
-    lanes = njit(in_lanes)
+    lanes = njit(forceinline=True)(in_lanes)
 
     def as_integers(x, at, n):
         if n < 256:

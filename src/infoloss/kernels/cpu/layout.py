@@ -35,7 +35,7 @@ LABEL, LABEL_SQUARE, LABEL_EXP, LABEL_LOG_EXP, PEAK = range(7, 12)
 CENTRE, OFFSET, SCALE = range(12, 15)
 
 
-@unmanaged(forceinline=True)
+@unmanaged()
 def start_of(n, layout):
     """Where row n = b·inner + i begins."""
     if layout[2] == layout[0]:
@@ -43,25 +43,25 @@ def start_of(n, layout):
     return (n // layout[2]) * layout[3] + (n % layout[2]) * layout[5]
 
 
-@unmanaged(forceinline=True)
+@unmanaged()
 def counts(n, label, ignored, kept):
     """Whether row n counts."""
     return not (len(kept) and not kept[n]) and not (len(label) and label[n] == ignored)
 
 
-@unmanaged(forceinline=True)
+@unmanaged()
 def put(out, where, n, moment, value):
     if where[moment] >= 0:
         out[where[moment], n] = value
 
 
-@unmanaged(forceinline=True)
+@unmanaged()
 def slope(slopes, where, moment, n):
     """The derivative in a moment of row n."""
     return slopes[where[moment], n] if where[moment] >= 0 else 0.0
 
 
-@unmanaged(forceinline=True)
+@unmanaged()
 def leave_out(out, where, n, classes):
     """The moments of a row of zeros with the label 0, for a row that does not count."""
     for i in range(out.shape[0]):

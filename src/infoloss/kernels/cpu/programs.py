@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from infoloss.kernels.cpu.arithmetic import inlined
 from infoloss.kernels.cpu.layout import counts
 from infoloss.kernels.program import Code
 
@@ -38,7 +39,7 @@ LOG1P, SQRT, ABS, MINIMUM, MAXIMUM = (
 STEP, XLOGX = int(Code.STEP), int(Code.XLOGX)
 
 
-@njit(error_model="numpy")
+@inlined()
 def _forward(code, a, b, x):
     n = len(x)
     if code == ADD:
@@ -91,7 +92,7 @@ def _forward(code, a, b, x):
             x[i] = 0.0 if a[i] == 0 else a[i] * np.log(a[i])
 
 
-@njit(error_model="numpy")
+@inlined()
 def _backward(code, a, b, x, g, ga, gb):
     """Add to ga and gb what the derivative g in x means for a and b; conventions as PyTorch's."""
     n = len(x)

@@ -262,7 +262,7 @@ def _row_scale(z, at, classes, tau, cap, buffer):
     return 1 / (tau * math.sqrt(squares + SMALLEST_NORM**2))
 
 
-@unmanaged(forceinline=True)
+@unmanaged()
 def _sums(x, at, n, m, a, exps, several, powers, e):
     """Σ e^u, Σ u e^u, Σ e^2u, Σ z, Σ z² and the masked classes of a block, as far as they are asked for."""
     e1 = w1 = q1 = s1 = s2 = 0.0
@@ -277,7 +277,7 @@ def _sums(x, at, n, m, a, exps, several, powers, e):
     return e1, w1, q1, s1, s2, masked
 
 
-@unmanaged(forceinline=True)
+@unmanaged()
 def _moments_of_row(
     i,
     z,
@@ -469,7 +469,7 @@ def moments(z, layout, label, ignored, soft, score, kept, shift, scale, tau, cap
     return wrong
 
 
-@unmanaged(forceinline=True)
+@unmanaged()
 def _gradient_of_row(
     i,
     z,

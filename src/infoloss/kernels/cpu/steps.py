@@ -5,19 +5,17 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from infoloss.kernels.cpu import programs, rows, tiles
+from infoloss.kernels.cpu.arithmetic import inlined
 
 __all__ = ["rows_step", "tiles_step"]
 
-# Compiled together with what calls them, never read from the disk on their own: whether LLVM inlines them,
-# and so the last bit of a result, would depend on what was compiled before.
-_values = njit(error_model="numpy")(programs.values)
-_rows_moments = njit(error_model="numpy")(rows.moments)
-_rows_gradient = njit(error_model="numpy")(rows.gradient)
-_tiles_moments = njit(error_model="numpy")(tiles.moments)
-_tiles_gradient = njit(error_model="numpy")(tiles.gradient)
+_values = inlined()(programs.values)
+_rows_moments = inlined()(rows.moments)
+_rows_gradient = inlined()(rows.gradient)
+_tiles_moments = inlined()(tiles.moments)
+_tiles_gradient = inlined()(tiles.gradient)
 
 
 def rows_step(
@@ -104,7 +102,7 @@ def tiles_step(
     return total, counted, empty
 
 
-@njit
+@inlined()
 def _factor(divisor, counted):
     d = float(counted) if math.isnan(divisor) else divisor
     return 1 / d if d != 0 else 0.0

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
-from infoloss.kernels.cpu.arithmetic import REORDERED, capped, exp, lowest
+from infoloss.kernels.cpu.arithmetic import REORDERED, capped, exp, inlined, lowest
 from infoloss.kernels.cpu.layout import (
     CENTRE,
     CLASSES,
@@ -46,7 +46,7 @@ CHUNKS = 64
 # A tile is always computed whole; of its last rows, nothing is kept where there are fewer.
 
 
-@njit(fastmath=REORDERED | {"nnan"})
+@inlined(fastmath=REORDERED | {"nnan"})
 def _maxima(x, m):
     m[:] = -np.inf
     for j in range(x.shape[0]):
@@ -54,7 +54,7 @@ def _maxima(x, m):
             m[t] = max(m[t], x[j, t])
 
 
-@njit(fastmath=REORDERED)
+@inlined(fastmath=REORDERED)
 def _exp_sum(x, m, s):
     zero = x.dtype.type(0)
     low = lowest(zero)
@@ -66,7 +66,7 @@ def _exp_sum(x, m, s):
             s[t] += np.float64(zero if u < low else e)
 
 
-@njit(fastmath=REORDERED)
+@inlined(fastmath=REORDERED)
 def _exp_sums(x, m, s, w, q):
     """Σ e^u, Σ u e^u, Σ e^2u."""
     zero = x.dtype.type(0)
@@ -83,7 +83,7 @@ def _exp_sums(x, m, s, w, q):
             q[t] += np.float64(e * e)
 
 
-@njit(fastmath=REORDERED)
+@inlined(fastmath=REORDERED)
 def _power_sums(x, a, s, q, count):
     """Σ z, Σ z² with z = a + x, and the number of unmasked classes."""
     gone_at = x.dtype.type(-np.inf)
@@ -99,7 +99,7 @@ def _power_sums(x, a, s, q, count):
             count[t] -= 1.0 if gone else 0.0
 
 
-@njit(fastmath=REORDERED)
+@inlined(fastmath=REORDERED)
 def _exp_elements(x, g, m, c0):
     """g_j = c0 e, all that most losses need."""
     zero = x.dtype.type(0)
@@ -111,7 +111,7 @@ def _exp_elements(x, g, m, c0):
             g[j, t] = zero if u < low else c0[t] * e
 
 
-@njit(fastmath=REORDERED)
+@inlined(fastmath=REORDERED)
 def _elements(x, g, a, m, c0, c1, c2, d, k):
     """g_j = e (c0 + c1 u + c2 e) + d + k z, 0 where masked."""
     zero = x.dtype.type(0)
@@ -126,7 +126,7 @@ def _elements(x, g, a, m, c0, c1, c2, d, k):
             g[j, t] = zero if x[j, t] == gone_at else value
 
 
-@njit(fastmath=REORDERED)
+@inlined(fastmath=REORDERED)
 def _cap(x, cap):
     """κ(z) in place of z."""
     for j in range(x.shape[0]):
@@ -134,7 +134,7 @@ def _cap(x, cap):
             x[j, t] = capped(x[j, t], cap)
 
 
-@njit(fastmath=REORDERED)
+@inlined(fastmath=REORDERED)
 def _through_cap(x, cap, g):
     """g_j times κ'(z_j) = 1 − (κ(z_j) / κ_max)²."""
     zero = x.dtype.type(0)
@@ -146,7 +146,7 @@ def _through_cap(x, cap, g):
             g[j, t] = zero if x[j, t] == gone_at else g[j, t] * (one - r * r)
 
 
-@njit(fastmath=REORDERED)
+@inlined(fastmath=REORDERED)
 def _view(x, s, c, shift, v):
     """v_j = s (x_j − c) + shift_j."""
     gone_at = x.dtype.type(-np.inf)
@@ -157,7 +157,7 @@ def _view(x, s, c, shift, v):
             v[j, t] = gone_at if x[j, t] == gone_at else value
 
 
-@njit(fastmath=REORDERED)
+@inlined(fastmath=REORDERED)
 def _unview(x, s, c, g, through):
     """g to the gradient of the logits before scale and shift, and Σ g_j (x_j − c) of before."""
     gone_at = x.dtype.type(-np.inf)
@@ -169,7 +169,7 @@ def _unview(x, s, c, g, through):
             g[j, t] = s[t] * g[j, t]
 
 
-@njit(fastmath=REORDERED)
+@inlined(fastmath=REORDERED)
 def _add_powers(x, a, d, k, sums):
     """Add Σ (d + k z) over the unmasked classes."""
     gone_at = x.dtype.type(-np.inf)
@@ -179,7 +179,7 @@ def _add_powers(x, a, d, k, sums):
             sums[t] += 0.0 if x[j, t] == gone_at else value
 
 
-@njit(fastmath=REORDERED)
+@inlined(fastmath=REORDERED)
 def _add_multiple(x, factor, g):
     """g_j + factor·x_j where the class is not masked."""
     zero = x.dtype.type(0)
@@ -189,7 +189,7 @@ def _add_multiple(x, factor, g):
             g[j, t] += zero if x[j, t] == gone_at else factor[t] * x[j, t]
 
 
-@njit(fastmath=REORDERED)
+@inlined(fastmath=REORDERED)
 def _of_label(x, m, a, l1, l2, l3):
     """u_y, z_y² and e^u_y; −inf, 0 and 0 where the class is masked."""
     low = lowest(x[0])
@@ -203,7 +203,7 @@ def _of_label(x, m, a, l1, l2, l3):
         l3[t] = 0.0 if u < low else np.float64(e)
 
 
-@njit(fastmath=REORDERED)
+@inlined(fastmath=REORDERED)
 def _own(x, m, a, c0, c1, c2, d, k, by_label, by_square, by_exp, own):
     """The gradient of the label's element in one float64 expression, since q_y − 1 cancels."""
     low = lowest(x[0])
@@ -218,7 +218,7 @@ def _own(x, m, a, c0, c1, c2, d, k, by_label, by_square, by_exp, own):
         own[t] = 0.0 if x[t] == gone_at else value
 
 
-@njit
+@inlined()
 def _label_elements(x, label, n, width, ignored, own):
     """own_t = x[y, t]; how many labels are ``ignored``, and 1 + t for the last one that is out of range."""
     gone = bad = 0
@@ -233,7 +233,7 @@ def _label_elements(x, label, n, width, ignored, own):
     return gone, bad
 
 
-@njit(fastmath=REORDERED)
+@inlined(fastmath=REORDERED)
 def _any_empty(m):
     """Whether some row has every class masked."""
     found = 0
@@ -242,7 +242,7 @@ def _any_empty(m):
     return found > 0
 
 
-@njit
+@inlined()
 def _soft_sums(x, soft, score, n, width, a, m, l1, l2, l3, l4):
     """Σ t u, Σ t z², Σ t e^u, Σ score e^u; the first −inf where t wants a masked class."""
     low = lowest(m[0])
@@ -265,7 +265,7 @@ def _soft_sums(x, soft, score, n, width, a, m, l1, l2, l3, l4):
             l1[t] = -np.inf
 
 
-@njit
+@inlined()
 def _add_soft(x, soft, score, n, width, a, m, by_label, by_square, by_exp, by_score, g, anchor):
     """The soft target's share of the gradient, and of what goes through the centre."""
     low = lowest(m[0])
@@ -285,13 +285,13 @@ def _add_soft(x, soft, score, n, width, a, m, by_label, by_square, by_exp, by_sc
 # -- between tiles and memory -------------------------------------------------------------------
 
 
-@njit
+@inlined()
 def _width(classes, inner):
     """Rows of a tile: a multiple of a vector's length."""
     return min(WIDEST, max(16, ELEMENTS // classes // 16 * 16), (inner + 15) // 16 * 16)
 
 
-@njit
+@inlined()
 def _load(z, start, width, layout, cap, x):
     """x[j, t] = κ(z_j) of row t of the tile."""
     classes = np.uint64(layout[1])
@@ -309,7 +309,7 @@ def _load(z, start, width, layout, cap, x):
         _cap(x, z.dtype.type(cap))
 
 
-@njit
+@inlined()
 def _store(g, start, width, layout, x):
     """g_j of row t of the tile = x[j, t]."""
     classes = np.uint64(layout[1])
@@ -325,13 +325,13 @@ def _store(g, start, width, layout, x):
                 g[at + t * row_stride + j * class_stride] = x[j, t]
 
 
-@njit
+@inlined()
 def _keep(out, where, moment, n, width, values):
     if where[moment] >= 0:
         out[where[moment], n : n + width] = values[:width]
 
 
-@njit
+@inlined()
 def _slopes(slopes, where, moment, n, width, factor, out):
     """The derivative in a moment of each row of the tile, times a factor."""
     if where[moment] >= 0:
