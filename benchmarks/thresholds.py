@@ -78,7 +78,7 @@ def lines() -> Iterator[Line]:
                 with_constant(threads, "PARALLEL_FROM", never, z, y),
             ),
         )
-    for power in (16, 17, 18, 20):
+    for power in (17, 18, 20, 21, 22):
         z, y = problem(1, 1 << power)
         yield (
             f"parts / one, a row of {1 << power} classes (PART = {host.PART})",

@@ -34,7 +34,7 @@ __all__ = [
 
 NARROW = 48
 """Classes below which rows are read in tiles (benchmarks/thresholds.py)."""
-PART = 1 << 16
+PART = 1 << 20
 """Columns of a part, where so few rows are so long that they are cut (likewise)."""
 HALF = 1 << 20
 """Half-precision logits that are converted at once."""
