@@ -67,48 +67,100 @@ def _multiprocessors(device: torch.device) -> int:
 
 def moments(inputs: Inputs) -> tuple[Tensor, Tensor | None]:
     """One pass; where a view needs each row's maximum first, and the row is cut, one pass more."""
-    z, n = inputs.z, len(inputs)
     cut = _plan(inputs)
-    packed = z.new_empty((len(inputs.names), n), dtype=torch.float64)
-    peaks = z.new_empty(n, dtype=torch.int32) if "peak" in inputs.names else None
-    given = _given(inputs)
-    if cut.parts == 1:
-        with _on(z.device):
-            gpu.moments[cut.grid](
-                **given, **_sizes(cut), centres=None, out=packed, peaks=peaks, PARTIAL=False
-            )
-        return packed, peaks
-    centres = _centres(inputs) if inputs.viewed else None
-    found = z.new_empty((gpu.PARTS, cut.parts, n), dtype=torch.float64)
-    with _on(z.device):
-        gpu.moments[cut.grid](**given, **_sizes(cut), centres=centres, out=found, peaks=peaks, PARTIAL=True)
-        del given["soft"]  # its sums are among the parts'
-        gpu.merge[(n,)](
-            **given,
-            found=found,
-            centres=centres,
+    if cut.parts > 1:
+        sums = Sums(inputs, cut, _centres(inputs) if inputs.viewed else None)
+        sums.add(inputs)
+        return sums.merged(inputs)
+    packed, peaks = _results(inputs)
+    with _on(inputs.z.device):
+        gpu.moments[cut.grid](
+            **_given(inputs),
+            **_columns(inputs),
+            **_sizes(cut),
+            centres=None,
             out=packed,
             peaks=peaks,
-            parts=cut.parts,
-            R=1,
-            P=triton.next_power_of_2(cut.parts),
-            num_warps=1,
+            picked=None,
+            PARTIAL=False,
         )
     return packed, peaks
 
 
+class Sums:
+    """The sums of rows whose columns are read one piece after the other, or in parts side by side.
+
+    Args:
+        inputs: as for the first piece; the others have no more columns.
+        cut: how to work off a piece.
+        centres: a number near the maximum of each row, where a view centres; None: 0.
+    """
+
+    def __init__(self, inputs: Inputs, cut: Plan, centres: Tensor | None = None) -> None:
+        z, n = inputs.z, len(inputs)
+        self.cut = cut
+        self.found = z.new_zeros((gpu.PARTS, cut.parts, n), dtype=torch.float64)
+        self.found[0] = -torch.inf  # the maxima
+        self.picked = None if inputs.label is None else z.new_zeros(n)
+        self.centres = centres
+        if centres is None and inputs.viewed:
+            self.centres = z.new_zeros(n)
+
+    def add(self, inputs: Inputs) -> None:
+        """Read the columns that the inputs have."""
+        with _on(inputs.z.device):
+            gpu.moments[self.cut.grid](
+                **_given(inputs),
+                **_columns(inputs),
+                **_sizes(self.cut),
+                centres=self.centres,
+                out=self.found,
+                peaks=None,
+                picked=self.picked,
+                PARTIAL=True,
+            )
+
+    def merged(self, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
+        """The moments of whole rows; of the inputs, the shift is that of all classes."""
+        given = _given(inputs)
+        for name in ("z", "soft"):  # all that is asked of them is among the sums
+            del given[name]
+        packed, peaks = _results(inputs)
+        with _on(packed.device):
+            gpu.merge[(len(inputs),)](
+                **given,
+                classes=inputs.classes,
+                found=self.found,
+                picked=self.picked,
+                centres=self.centres,
+                out=packed,
+                peaks=peaks,
+                parts=self.cut.parts,
+                R=1,
+                P=triton.next_power_of_2(self.cut.parts),
+                num_warps=1,
+            )
+        return packed, peaks
+
+
 def gradient(
-    inputs: Inputs, packed: Tensor, besides: Tensor | None, slope: Tensor, with_scale: bool
+    inputs: Inputs,
+    packed: Tensor,
+    besides: Tensor | None,
+    slope: Tensor,
+    with_scale: bool,
+    goal: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """One pass."""
     z, n = inputs.z, len(inputs)
     cut = _plan(inputs)
-    g = inputs.goal()
+    g = inputs.goal() if goal is None else goal
     on_scale = packed.new_empty((cut.parts, n)) if with_scale else None
     outer, by_class, inner = g.stride()
     with _on(z.device):
         gpu.gradient[cut.grid](
             **_given(inputs),
+            **_columns(inputs),
             packed=packed,
             peaks=besides,
             slope=slope.contiguous(),
@@ -127,12 +179,11 @@ def _plan(inputs: Inputs) -> Plan:
 
 
 def _given(inputs: Inputs) -> dict[str, Any]:
-    """The arguments that both kernels share."""
+    """The arguments that the kernels share."""
     z = inputs.z
     floor = None
     if "label_log_exp" in inputs.names:
         floor = torch.full((), inputs.floor, dtype=torch.float64, device=z.device)
-    outer, by_class, inner = z.stride()
     return {
         "z": z.detach(),
         "label": inputs.label,
@@ -142,15 +193,31 @@ def _given(inputs: Inputs) -> dict[str, Any]:
         "scale": None if inputs.scale is None else inputs.scale.detach().contiguous(),
         "floor": floor,
         "rows": len(inputs),
-        "classes": z.shape[1],
-        "inner": z.shape[2],
-        "outer_stride": outer,
-        "class_stride": by_class,
-        "inner_stride": inner,
         "WHERE": tuple(inputs.names.index(name) if name in inputs.names else -1 for name in ORDER),
         "CAP": float(inputs.cap),
         "REAL": tl.float64 if z.dtype == torch.float64 else tl.float32,
     }
+
+
+def _columns(inputs: Inputs) -> dict[str, int]:
+    """Which classes the columns are, and where they lie."""
+    outer, by_class, inner = inputs.z.stride()
+    return {
+        "classes": inputs.z.shape[1],
+        "first": inputs.first,
+        "total": inputs.classes,
+        "inner": inputs.z.shape[2],
+        "outer_stride": outer,
+        "class_stride": by_class,
+        "inner_stride": inner,
+    }
+
+
+def _results(inputs: Inputs) -> tuple[Tensor, Tensor | None]:
+    """Where moments are to be written, and columns of maxima."""
+    z, n = inputs.z, len(inputs)
+    packed = z.new_empty((len(inputs.names), n), dtype=torch.float64)
+    return packed, z.new_empty(n, dtype=torch.int32) if "peak" in inputs.names else None
 
 
 def _sizes(cut: Plan) -> dict[str, int]:

@@ -11,15 +11,25 @@ and may write it over what it has read: nobody but a column's own program uses i
 reads the label's before it writes.
 
 Elements are float32 (float64 for float64 logits), whatever they are stored as. Within a tile sums of
-exponentials are float32 without the largest elements, which are counted: beside their ones the others
-would be rounded away. Σz, Σz² and a soft target's sums are float64 from each element on, and so is
+exponentials are float32; where they are small, the largest elements are counted apart: beside their ones
+the others would be rounded away. Σz, Σz² and a soft target's sums are float64 from each element on, and so is
 everything that is kept of a row.
 
 A view z' = s(z − c) + v (c the row's maximum) is applied to a tile as it is loaded.
+
+The columns need not be all classes of a row: they are those from ``first`` on of ``total``. Where a linear
+head makes its logits a few classes at a time, :func:`moments` goes on from what it left of the classes
+before.
+
+The columns of a row that fill whole tiles are read without asking of each whether it exists: there, memory
+is what takes the time, and little else may.
 """
 
 from __future__ import annotations
 
+import os
+
+import torch
 import triton
 import triton.language as tl
 
@@ -45,8 +55,12 @@ OFFSET = tl.constexpr(13)
 SCALE = tl.constexpr(14)
 
 MASKED = tl.constexpr(float("-inf"))
+FAR = tl.constexpr(-1000.0)  # e to this is 0
+FEW = tl.constexpr(1.5)  # a tile's sum of exponentials below which its largest element is counted apart
 NEAR = tl.constexpr(0.01)
 BEYOND = tl.constexpr(2**31 - 1)  # no column has this number
+LOG2_E = tl.constexpr(1.4426950408889634)
+PTX = tl.constexpr(torch.version.hip is None and os.environ.get("TRITON_INTERPRET") != "1")
 
 
 # -- reading --------------------------------------------------------------------------------------
@@ -70,6 +84,16 @@ def _starts(of, n, inner, outer_stride, inner_stride):
 
 
 @triton.jit
+def _exp(x):
+    """e^x; in float32 by one instruction, which knows no denormal numbers, where tl.exp takes five."""
+    if PTX and x.dtype == tl.float32:
+        return tl.inline_asm_elementwise(
+            "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x * LOG2_E], dtype=tl.float32, is_pure=True, pack=1
+        )
+    return tl.exp(x)
+
+
+@triton.jit
 def _capped(x, CAP: tl.constexpr):
     """cap·tanh(x / cap), x where CAP is 0; a masked class stays masked."""
     if CAP == 0:
@@ -85,15 +109,30 @@ def _capped(x, CAP: tl.constexpr):
 
 
 @triton.jit
-def _tile(starts, counted, column, end, class_stride, REAL: tl.constexpr, CAP: tl.constexpr):
+def _tile(
+    starts,
+    kept,
+    counted,
+    column,
+    end,
+    class_stride,
+    REAL: tl.constexpr,
+    CAP: tl.constexpr,
+    R: tl.constexpr,
+    TAIL: tl.constexpr,
+):
     """Capped elements of some columns, zeros in rows that do not count, masked from column ``end`` on."""
-    within = (column < end)[None, :]
-    x = tl.load(
-        starts[:, None] + column.to(tl.int64)[None, :] * class_stride,
-        mask=counted[:, None] & within,
-        other=0.0,
-    ).to(REAL)
-    return tl.where(within, _capped(x, CAP), MASKED)
+    at = starts[:, None] + column.to(tl.int64)[None, :] * class_stride
+    if TAIL:
+        within = (column < end)[None, :]
+        x = tl.load(at, mask=counted[:, None] & within, other=MASKED).to(REAL)
+        if kept is not None:
+            x = tl.where(within & ~counted[:, None], 0.0, x)
+    elif R == 1 and kept is None:
+        x = tl.load(at).to(REAL)
+    else:
+        x = tl.load(at, mask=counted[:, None], other=0.0).to(REAL)
+    return _capped(x, CAP)
 
 
 @triton.jit
@@ -108,6 +147,7 @@ def _viewed(x, column, s, c, shift, classes, REAL: tl.constexpr):
 @triton.jit
 def _centre(
     starts,
+    kept,
     counted,
     classes,
     class_stride,
@@ -119,7 +159,8 @@ def _centre(
     """The largest capped element of each row, 0 where every class is masked."""
     c = tl.full((R,), MASKED, REAL)
     for start in tl.range(0, classes, BLOCK):
-        x = _tile(starts, counted, start + tl.arange(0, BLOCK), classes, class_stride, REAL, CAP)
+        column = start + tl.arange(0, BLOCK)
+        x = _tile(starts, kept, counted, column, classes, class_stride, REAL, CAP, R, True)
         c = tl.maximum(c, tl.max(x, 1))
     return tl.where(c == MASKED, 0.0, c)
 
@@ -136,18 +177,24 @@ def _label(
     c,
     shift,
     classes,
+    first,
+    total,
     VIEWED: tl.constexpr,
     REAL: tl.constexpr,
     CAP: tl.constexpr,
 ):
-    """The label of each row and its element x_y; −1 and nan where it is out of range."""
+    """The label's column in each row, −1 where it is not among these, and its element x_y.
+
+    The element is nan where the label is none of the ``total`` classes.
+    """
     y = tl.load(label + n, mask=inside, other=0)
-    valid = (y >= 0) & (y < classes)
-    y = tl.where(valid, y, -1)
-    x = tl.load(starts + y * class_stride, mask=counted & valid, other=0.0).to(REAL)
+    valid = (y >= 0) & (y < total)
+    here = valid & (y >= first) & (y < first + classes)
+    y = tl.where(here, y - first, -1).to(tl.int32)
+    x = tl.load(starts + y.to(tl.int64) * class_stride, mask=counted & here, other=0.0).to(REAL)
     x = _capped(x, CAP)
     if VIEWED:
-        x = _viewed(x, tl.where(valid, y, 0), s, c, shift, classes, REAL)
+        x = _viewed(x, tl.where(here, y, 0), s, c, shift, classes, REAL)
     return y, tl.where(valid, x, float("nan"))
 
 
@@ -158,6 +205,12 @@ def _get(of, ROW: tl.constexpr, n, inside, rows):
     if ROW >= 0:
         found = tl.load(of + tl.full(n.shape, ROW, tl.int64) * rows + n, mask=inside, other=0.0)
     return found
+
+
+@triton.jit
+def _slope(of, ROW: tl.constexpr, n, inside, rows, written):
+    """A row of derivatives, zeros in rows whose gradient is zero."""
+    return tl.where(written, _get(of, ROW, n, inside, rows), 0.0)
 
 
 @triton.jit
@@ -219,13 +272,14 @@ def _finish(
     """The moments of whole rows from their sums."""
     if label is not None:
         _, x = _label(
-            label, starts, n, inside, counted, class_stride, s, c, shift, classes, VIEWED, REAL, CAP
-        )
+            label, starts, n, inside, counted, class_stride, s, c, shift, classes, 0, classes,
+            VIEWED, REAL, CAP,
+        )  # fmt: skip
         wanted = (x == MASKED).to(tl.int32)
         l1 = (x - m).to(tl.float64)
         l2 = (a + x.to(tl.float64)) * (a + x.to(tl.float64))
         l2 = tl.where(x == MASKED, 0.0, l2)
-        l3 = tl.where(x == MASKED, 0.0, tl.exp(x - m)).to(tl.float64)
+        l3 = tl.where(x == MASKED, 0.0, _exp(x - m)).to(tl.float64)
         if WHERE[LABEL_LOG_EXP] >= 0:
             l4 = (e1 - l3) * _log_floor(floor)
     _put(out, WHERE[MAXIMUM], n, inside, rows, m)
@@ -252,6 +306,113 @@ def _log_floor(floor):
     return tl.where(f > 0, tl.log(tl.where(f > 0, f, 1.0)), 0.0)
 
 
+@triton.jit
+def _add(
+    starts,
+    kept,
+    counted,
+    n,
+    start,
+    end,
+    class_stride,
+    soft,
+    shift,
+    floor,
+    classes,
+    first,
+    s,
+    c,
+    a,
+    m,
+    peak,
+    wanted,
+    count,
+    e1,
+    w1,
+    q1,
+    s1,
+    s2,
+    t0,
+    l1,
+    l2,
+    l3,
+    l4,
+    WHERE: tl.constexpr,
+    EXPS: tl.constexpr,
+    VIEWED: tl.constexpr,
+    PEAKS: tl.constexpr,
+    REAL: tl.constexpr,
+    CAP: tl.constexpr,
+    R: tl.constexpr,
+    BLOCK: tl.constexpr,
+    TAIL: tl.constexpr,
+):
+    """The sums of the tiles before, and those of one more."""
+    column = start + tl.arange(0, BLOCK)
+    x = _tile(starts, kept, counted, column, end, class_stride, REAL, CAP, R, TAIL)
+    if VIEWED:
+        x = _viewed(x, column[None, :], s[:, None], c[:, None], shift, end, REAL)
+    top = tl.max(x, 1)
+    u = x - tl.where(top == MASKED, 0.0, top)[:, None]
+    te = tl.zeros((R,), tl.float64)
+    tw = tl.zeros((R,), tl.float64)
+    tq = tl.zeros((R,), tl.float64)
+    tt = tl.zeros((R,), tl.float64)
+    tl1 = tl.zeros((R,), tl.float64)
+    tl3 = tl.zeros((R,), tl.float64)
+    tl4 = tl.zeros((R,), tl.float64)
+    e = _exp(u)
+    if EXPS:
+        te = tl.sum(e, 1).to(tl.float64)
+        if WHERE[EXP_SQUARE] >= 0:
+            tq = tl.sum(e * e, 1).to(tl.float64)
+        if tl.min(te, 0) < FEW:
+            largest = u == 0
+            ones = tl.sum(tl.where(largest, 1.0, 0.0), 1).to(tl.float64)
+            rest = tl.where(largest, 0.0, e)
+            te = ones + tl.sum(rest, 1).to(tl.float64)
+            if WHERE[EXP_SQUARE] >= 0:
+                tq = ones + tl.sum(rest * rest, 1).to(tl.float64)
+    if WHERE[EXP_LOGIT] >= 0:
+        near = tl.maximum(u, FAR, propagate_nan=tl.PropagateNan.ALL)  # −∞·0 would be nan
+        tw = tl.sum(near * e, 1).to(tl.float64)
+    if WHERE[CLASSES] >= 0:
+        count += tl.sum(tl.where(x == MASKED, 0.0, 1.0), 1).to(tl.float64)
+    if WHERE[SUM] >= 0 or WHERE[SQUARE] >= 0:
+        wide = tl.where(x == MASKED, 0.0, a[:, None] + x.to(tl.float64))
+        s1 += tl.sum(wide, 1)
+        s2 += tl.sum(wide * wide, 1)
+    if soft is not None:
+        gone = x == MASKED
+        t = tl.load(
+            soft + n[:, None] * classes + column[None, :],
+            mask=counted[:, None] & (column < end)[None, :],
+            other=0.0,
+        ).to(REAL)
+        wanted = tl.maximum(wanted, tl.max((gone & (t != 0)).to(tl.int32), 1))
+        if WHERE[LABEL_LOG_EXP] >= 0:
+            score = tl.log(tl.maximum(t, tl.load(floor).to(REAL)))
+            tl4 = _total(tl.where(gone, 0.0, score * e))
+        t = t.to(tl.float64)  # one that wants a masked class only has to say so
+        tt = tl.sum(t, 1)
+        tl1 = tl.sum(tl.where(gone, 0.0, t * u.to(tl.float64)), 1)
+        if WHERE[LABEL_SQUARE] >= 0:
+            wide = tl.where(gone, 0.0, a[:, None] + x.to(tl.float64))
+            l2 += tl.sum(t * wide * wide, 1)
+        if WHERE[LABEL_EXP] >= 0:
+            tl3 = tl.sum(t * e.to(tl.float64), 1)
+    if PEAKS:
+        at = tl.min(tl.where(x == top[:, None], first + column[None, :], BEYOND), 1)
+        peak = tl.where(top > m, at, peak)  # not ≥: of ties the lowest index
+    new = tl.maximum(m, top)
+    centre = tl.where(new == MASKED, 0.0, new)
+    e1, w1, q1, l1, l3, l4 = _rescaled(m, e1, w1, q1, t0, l1, l3, l4, centre)
+    te, tw, tq, tl1, tl3, tl4 = _rescaled(top, te, tw, tq, tt, tl1, tl3, tl4, centre)
+    return (
+        new, peak, wanted, count, e1 + te, w1 + tw, q1 + tq, s1, s2, t0 + tt, l1 + tl1, l2, l3 + tl3, l4 + tl4
+    )  # fmt: skip
+
+
 # -- kernels --------------------------------------------------------------------------------------
 
 
@@ -265,10 +426,13 @@ def moments(
     scale,  # (N,) or None
     centres,  # (N,), where a part of a row cannot know it, or None
     floor,  # () or None
-    out,  # (K, N); (PARTS, parts, N) where PARTIAL
+    out,  # (K, N); (PARTS, parts, N) where PARTIAL: the sums so far, which these columns are added to
     peaks,  # (N,), the columns of the maxima, or None
+    picked,  # (N,), where PARTIAL: the label's elements; or None
     rows,
     classes,
+    first,
+    total,
     inner,
     outer_stride,
     class_stride,
@@ -283,7 +447,8 @@ def moments(
 ):
     VIEWED: tl.constexpr = (shift is not None) or (scale is not None)
     HARD_EXP: tl.constexpr = (label is not None) and WHERE[LABEL_LOG_EXP] >= 0
-    EXPS: tl.constexpr = WHERE[EXP] >= 0 or WHERE[EXP_LOGIT] >= 0 or HARD_EXP
+    EXPS: tl.constexpr = WHERE[EXP] >= 0 or WHERE[EXP_LOGIT] >= 0 or WHERE[EXP_SQUARE] >= 0 or HARD_EXP
+    PEAKS: tl.constexpr = WHERE[PEAK] >= 0
     n, inside, counted = _rows(kept, rows, R)
     starts = _starts(z, n, inner, outer_stride, inner_stride)
     s = tl.full((R,), 1.0, REAL)
@@ -291,10 +456,10 @@ def moments(
         s = tl.load(scale + n, mask=inside, other=1.0).to(REAL)
     c = tl.zeros((R,), REAL)
     if VIEWED:
-        if centres is not None:
+        if PARTIAL:
             c = tl.load(centres + n, mask=inside, other=0.0).to(REAL)
         else:
-            c = _centre(starts, counted, classes, class_stride, REAL, CAP, R, BLOCK)
+            c = _centre(starts, kept, counted, classes, class_stride, REAL, CAP, R, BLOCK)
     a = s.to(tl.float64) * c.to(tl.float64)
 
     m = tl.full((R,), MASKED, REAL)
@@ -311,93 +476,66 @@ def moments(
     l2 = tl.zeros((R,), tl.float64)
     l3 = tl.zeros((R,), tl.float64)
     l4 = tl.zeros((R,), tl.float64)
+    part = out
+    each = rows.to(tl.int64)
+    if PARTIAL:
+        part = out + tl.program_id(1).to(tl.int64) * rows
+        each = tl.num_programs(1).to(tl.int64) * rows
+        m = _get(part, 0, n, inside, each).to(REAL)
+        count = _get(part, 1, n, inside, each)
+        e1 = _get(part, 2, n, inside, each)
+        w1 = _get(part, 3, n, inside, each)
+        q1 = _get(part, 4, n, inside, each)
+        s1 = _get(part, 5, n, inside, each)
+        s2 = _get(part, 6, n, inside, each)
+        t0 = _get(part, 7, n, inside, each)
+        l1 = _get(part, 8, n, inside, each)
+        l2 = _get(part, 9, n, inside, each)
+        l3 = _get(part, 10, n, inside, each)
+        l4 = _get(part, 11, n, inside, each)
+        wanted = _get(part, 12, n, inside, each).to(tl.int32)
+        peak = _get(part, 13, n, inside, each).to(tl.int32)
 
     begin = tl.program_id(1) * span
     end = tl.minimum(begin + span, classes)
-    for start in tl.range(begin, end, BLOCK):
-        column = start + tl.arange(0, BLOCK)
-        x = _tile(starts, counted, column, end, class_stride, REAL, CAP)
-        if VIEWED:
-            x = _viewed(x, column[None, :], s[:, None], c[:, None], shift, end, REAL)
-        gone = x == MASKED
-        top = tl.max(x, 1)
-        u = x - tl.where(top == MASKED, 0.0, top)[:, None]
-        e = tl.exp(u)
-        first = u == 0
-        ones = tl.sum(tl.where(first, 1.0, 0.0), 1).to(tl.float64)
-        te = tl.zeros((R,), tl.float64)
-        tw = tl.zeros((R,), tl.float64)
-        tq = tl.zeros((R,), tl.float64)
-        tt = tl.zeros((R,), tl.float64)
-        tl1 = tl.zeros((R,), tl.float64)
-        tl3 = tl.zeros((R,), tl.float64)
-        tl4 = tl.zeros((R,), tl.float64)
-        if EXPS:
-            te = ones + tl.sum(tl.where(first, 0.0, e), 1).to(tl.float64)
-        if WHERE[EXP_LOGIT] >= 0:
-            tw = tl.sum(tl.where(gone, 0.0, u * e), 1).to(tl.float64)
-        if WHERE[EXP_SQUARE] >= 0:
-            tq = ones + tl.sum(tl.where(first, 0.0, e * e), 1).to(tl.float64)
-        if WHERE[CLASSES] >= 0:
-            count += tl.sum(tl.where(gone, 0.0, 1.0), 1).to(tl.float64)
-        if WHERE[SUM] >= 0 or WHERE[SQUARE] >= 0:
-            wide = tl.where(gone, 0.0, a[:, None] + x.to(tl.float64))
-            s1 += tl.sum(wide, 1)
-            s2 += tl.sum(wide * wide, 1)
-        if soft is not None:
-            t = tl.load(
-                soft + n[:, None] * classes + column[None, :],
-                mask=counted[:, None] & (column < end)[None, :],
-                other=0.0,
-            ).to(REAL)
-            wanted = tl.maximum(wanted, tl.max((gone & (t != 0)).to(tl.int32), 1))
-            if WHERE[LABEL_LOG_EXP] >= 0:
-                score = tl.log(tl.maximum(t, tl.load(floor).to(REAL)))
-                tl4 = _total(tl.where(gone, 0.0, score * e))
-            t = t.to(tl.float64)  # one that wants a masked class only has to say so
-            tt = tl.sum(t, 1)
-            tl1 = tl.sum(tl.where(gone, 0.0, t * u.to(tl.float64)), 1)
-            if WHERE[LABEL_SQUARE] >= 0:
-                wide = tl.where(gone, 0.0, a[:, None] + x.to(tl.float64))
-                l2 += tl.sum(t * wide * wide, 1)
-            if WHERE[LABEL_EXP] >= 0:
-                tl3 = tl.sum(t * e.to(tl.float64), 1)
-        if peaks is not None:
-            at = tl.min(tl.where(x == top[:, None], column[None, :], BEYOND), 1)
-            peak = tl.where(top > m, at, peak)  # not ≥: of ties the lowest index
-        new = tl.maximum(m, top)
-        centre = tl.where(new == MASKED, 0.0, new)
-        e1, w1, q1, l1, l3, l4 = _rescaled(m, e1, w1, q1, t0, l1, l3, l4, centre)
-        te, tw, tq, tl1, tl3, tl4 = _rescaled(top, te, tw, tq, tt, tl1, tl3, tl4, centre)
-        m = new
-        e1 += te
-        w1 += tw
-        q1 += tq
-        t0 += tt
-        l1 += tl1
-        l3 += tl3
-        l4 += tl4
+    whole = begin + tl.maximum(end - begin, 0) // BLOCK * BLOCK
+    for start in tl.range(begin, whole, BLOCK):
+        m, peak, wanted, count, e1, w1, q1, s1, s2, t0, l1, l2, l3, l4 = _add(
+            starts, kept, counted, n, start, end, class_stride, soft, shift, floor,
+            classes, first, s, c, a, m, peak, wanted, count, e1, w1, q1, s1, s2, t0, l1, l2, l3, l4,
+            WHERE, EXPS, VIEWED, PEAKS, REAL, CAP, R, BLOCK, False,
+        )  # fmt: skip
+    if whole < end:
+        m, peak, wanted, count, e1, w1, q1, s1, s2, t0, l1, l2, l3, l4 = _add(
+            starts, kept, counted, n, whole, end, class_stride, soft, shift, floor,
+            classes, first, s, c, a, m, peak, wanted, count, e1, w1, q1, s1, s2, t0, l1, l2, l3, l4,
+            WHERE, EXPS, VIEWED, PEAKS, REAL, CAP, R, BLOCK, True,
+        )  # fmt: skip
 
     if PARTIAL:
-        parts = tl.num_programs(1)
-        at = out + tl.program_id(1).to(tl.int64) * rows
-        each = parts.to(tl.int64) * rows
-        _put(at, 0, n, inside, each, m)
-        _put(at, 1, n, inside, each, count)
-        _put(at, 2, n, inside, each, e1)
-        _put(at, 3, n, inside, each, w1)
-        _put(at, 4, n, inside, each, q1)
-        _put(at, 5, n, inside, each, s1)
-        _put(at, 6, n, inside, each, s2)
-        _put(at, 7, n, inside, each, t0)
-        _put(at, 8, n, inside, each, l1)
-        _put(at, 9, n, inside, each, l2)
-        _put(at, 10, n, inside, each, l3)
-        _put(at, 11, n, inside, each, l4)
-        _put(at, 12, n, inside, each, wanted)
-        _put(at, 13, n, inside, each, peak)
+        if picked is not None:
+            y, _ = _label(
+                label, starts, n, inside, counted, class_stride, s, c, None, classes, first, total,
+                False, REAL, 0,
+            )  # fmt: skip
+            x = tl.load(starts + y.to(tl.int64) * class_stride, mask=counted & (y >= 0), other=0.0)
+            tl.store(picked + n, x, mask=counted & (y >= begin) & (y < end))
+        _put(part, 0, n, inside, each, m)
+        _put(part, 1, n, inside, each, count)
+        _put(part, 2, n, inside, each, e1)
+        _put(part, 3, n, inside, each, w1)
+        _put(part, 4, n, inside, each, q1)
+        _put(part, 5, n, inside, each, s1)
+        _put(part, 6, n, inside, each, s2)
+        _put(part, 7, n, inside, each, t0)
+        _put(part, 8, n, inside, each, l1)
+        _put(part, 9, n, inside, each, l2)
+        _put(part, 10, n, inside, each, l3)
+        _put(part, 11, n, inside, each, l4)
+        _put(part, 12, n, inside, each, wanted)
+        _put(part, 13, n, inside, each, peak)
     else:
-        if peaks is not None:
+        if PEAKS:
             tl.store(peaks + n, peak, mask=inside)
         _finish(
             out, n, inside, counted, rows, classes, label, starts, class_stride, floor, shift, s, c, a,
@@ -415,7 +553,7 @@ def _parts(of, number: tl.constexpr, n, part, parts, inside, rows, other):
 @triton.jit
 def merge(
     found,  # (PARTS, parts, N)
-    z,
+    picked,  # (N,): the label's elements, as stored; or None
     label,
     kept,
     shift,
@@ -426,10 +564,6 @@ def merge(
     peaks,
     rows,
     classes,
-    inner,
-    outer_stride,
-    class_stride,
-    inner_stride,
     parts,
     WHERE: tl.constexpr,
     REAL: tl.constexpr,
@@ -440,7 +574,6 @@ def merge(
     """The moments of rows from those of their parts, as :func:`moments` leaves them where PARTIAL."""
     VIEWED: tl.constexpr = (shift is not None) or (scale is not None)
     n, inside, counted = _rows(kept, rows, R)
-    starts = _starts(z, n, inner, outer_stride, inner_stride)
     s = tl.full((R,), 1.0, REAL)
     if scale is not None:
         s = tl.load(scale + n, mask=inside, other=1.0).to(REAL)
@@ -449,6 +582,7 @@ def merge(
         c = tl.load(centres + n, mask=inside, other=0.0).to(REAL)
     a = s.to(tl.float64) * c.to(tl.float64)
 
+    starts = n if picked is None else picked + n  # whatever the label, this is its element
     part = tl.arange(0, P)
     m = _parts(found, 0, n, part, parts, inside, rows, MASKED)
     count = tl.sum(_parts(found, 1, n, part, parts, inside, rows, 0.0), 1)
@@ -470,10 +604,120 @@ def merge(
     centre = tl.where(top == MASKED, 0.0, top)
     e1, w1, q1, l1, l3, l4 = _rescaled(m, e1, w1, q1, t0, l1, l3, l4, centre[:, None])
     _finish(
-        out, n, inside, counted, rows, classes, label, starts, class_stride, floor, shift, s, c, a,
+        out, n, inside, counted, rows, classes, label, starts, 0, floor, shift, s, c, a,
         top.to(REAL), count, tl.sum(e1, 1), tl.sum(w1, 1), tl.sum(q1, 1), s1, s2, tl.sum(l1, 1), l2,
         tl.sum(l3, 1), tl.sum(l4, 1), wanted, WHERE, VIEWED, REAL, CAP,
     )  # fmt: skip
+
+
+@triton.jit
+def _spread(
+    starts,
+    goals,
+    kept,
+    inside,
+    counted,
+    n,
+    start,
+    end,
+    class_stride,
+    class_stride_g,
+    soft,
+    shift,
+    floor,
+    classes,
+    first,
+    s,
+    c,
+    a,
+    middle,
+    b0,
+    b1,
+    b2,
+    d,
+    k,
+    on_label,
+    on_square,
+    on_exp,
+    on_log_exp,
+    on_peak,
+    y,
+    own,
+    peak,
+    through,
+    anchor,
+    WHERE: tl.constexpr,
+    HARD: tl.constexpr,
+    VIEWED: tl.constexpr,
+    SCALED: tl.constexpr,
+    ON_SCALE: tl.constexpr,
+    PEAKS: tl.constexpr,
+    REAL: tl.constexpr,
+    CAP: tl.constexpr,
+    R: tl.constexpr,
+    BLOCK: tl.constexpr,
+    TAIL: tl.constexpr,
+):
+    """Write one tile of the gradient; what the tile adds to the scale's."""
+    POWERS: tl.constexpr = WHERE[SUM] >= 0 or WHERE[SQUARE] >= 0
+    column = start + tl.arange(0, BLOCK)
+    before = _tile(starts, kept, counted, column, end, class_stride, REAL, CAP, R, TAIL)
+    x = before
+    if VIEWED:
+        x = _viewed(x, column[None, :], s[:, None], c[:, None], shift, end, REAL)
+    u = x - middle[:, None]
+    e = _exp(u)
+    factor = tl.broadcast_to(b0.to(REAL)[:, None], e.shape)
+    if WHERE[EXP_LOGIT] >= 0:
+        near = tl.maximum(u, FAR, propagate_nan=tl.PropagateNan.ALL)  # −∞·0 would be nan
+        factor += b1.to(REAL)[:, None] * near
+    if WHERE[EXP_SQUARE] >= 0:
+        factor += b2.to(REAL)[:, None] * e
+    value = e * factor
+    if POWERS:
+        power = d.to(REAL)[:, None] + k.to(REAL)[:, None] * (a.to(REAL)[:, None] + x)
+        value += tl.where(x == MASKED, 0.0, power)
+    if soft is not None:
+        t = tl.load(
+            soft + n[:, None] * classes + column[None, :],
+            mask=counted[:, None] & (column < end)[None, :],
+            other=0.0,
+        ).to(REAL)
+        value += t * (on_label.to(REAL)[:, None] + on_exp.to(REAL)[:, None] * e)
+        if WHERE[LABEL_SQUARE] >= 0:
+            wide = tl.where(x == MASKED, 0.0, a[:, None] + x.to(tl.float64))
+            pull = t.to(tl.float64) * on_square[:, None] * wide
+            value += pull.to(REAL)
+            if ON_SCALE:
+                anchor += tl.sum(pull, 1)
+        if WHERE[LABEL_LOG_EXP] >= 0:
+            score = tl.log(tl.maximum(t, tl.load(floor).to(REAL)))
+            value += on_log_exp.to(REAL)[:, None] * score * e
+        value = tl.where(x == MASKED, 0.0, value)
+    if HARD:  # noqa: SIM102 - known when it is compiled, the other when it runs
+        if tl.max(((y >= start) & (y < start + BLOCK)).to(tl.int32), 0) > 0:
+            value = tl.where(column[None, :] == y[:, None], own.to(REAL)[:, None], value)
+    if PEAKS:
+        value += tl.where(first + column[None, :] == peak[:, None], on_peak.to(REAL)[:, None], 0.0)
+    if ON_SCALE:
+        through += _total(value * tl.where(before == MASKED, 0.0, before - c[:, None]))
+        if POWERS:
+            wide = d[:, None] + k[:, None] * (a[:, None] + x.to(tl.float64))
+            anchor += tl.sum(tl.where(x == MASKED, 0.0, wide), 1)
+    if SCALED:
+        value *= s[:, None]
+    if CAP != 0:
+        r = tl.where(x == MASKED, 0.0, before) / CAP
+        value *= (1 - r * r).to(REAL)
+    at = goals[:, None] + column.to(tl.int64)[None, :] * class_stride_g
+    value = value.to(goals.dtype.element_ty)
+    if TAIL:
+        tl.store(at, value, mask=inside[:, None] & (column < end)[None, :])
+    elif R == 1:
+        tl.store(at, value)
+    else:
+        tl.store(at, value, mask=inside[:, None])
+    return through, anchor
 
 
 @triton.jit
@@ -492,6 +736,8 @@ def gradient(
     scale_slope,  # (parts, N), or None
     rows,
     classes,
+    first,
+    total,
     inner,
     outer_stride,
     class_stride,
@@ -508,13 +754,16 @@ def gradient(
 ):
     """The gradient in the logits, and in the scale what each part of a row has to say."""
     VIEWED: tl.constexpr = (shift is not None) or (scale is not None)
-    LOG_FLOOR: tl.constexpr = (label is not None) and WHERE[LABEL_LOG_EXP] >= 0
-    POWERS: tl.constexpr = WHERE[SUM] >= 0 or WHERE[SQUARE] >= 0
+    SCALED: tl.constexpr = scale is not None
+    HARD: tl.constexpr = label is not None
+    LOG_FLOOR: tl.constexpr = HARD and WHERE[LABEL_LOG_EXP] >= 0
+    ON_SCALE: tl.constexpr = scale_slope is not None
+    PEAKS: tl.constexpr = WHERE[PEAK] >= 0
     n, inside, counted = _rows(kept, rows, R)
     starts = _starts(z, n, inner, outer_stride, inner_stride)
     goals = _starts(g, n, inner, outer_stride_g, inner_stride_g)
     s = tl.full((R,), 1.0, REAL)
-    if scale is not None:
+    if SCALED:
         s = tl.load(scale + n, mask=inside, other=1.0).to(REAL)
     c = tl.zeros((R,), REAL)
     if VIEWED:
@@ -524,95 +773,60 @@ def gradient(
     middle = tl.where(m == MASKED, 0.0, m)
     written = counted & (m != MASKED)
 
-    b1 = _get(slope, WHERE[EXP_LOGIT], n, inside, rows)
-    b0 = _get(slope, WHERE[EXP], n, inside, rows) + b1
-    b2 = 2 * _get(slope, WHERE[EXP_SQUARE], n, inside, rows)
-    d = _get(slope, WHERE[SUM], n, inside, rows)
-    k = 2 * _get(slope, WHERE[SQUARE], n, inside, rows)
-    on_label = _get(slope, WHERE[LABEL], n, inside, rows)
-    on_square = 2 * _get(slope, WHERE[LABEL_SQUARE], n, inside, rows)
-    on_exp = _get(slope, WHERE[LABEL_EXP], n, inside, rows)
-    on_log_exp = _get(slope, WHERE[LABEL_LOG_EXP], n, inside, rows)
-    on_peak = _get(slope, WHERE[PEAK], n, inside, rows)
+    b1 = _slope(slope, WHERE[EXP_LOGIT], n, inside, rows, written)
+    b0 = _slope(slope, WHERE[EXP], n, inside, rows, written) + b1
+    b2 = 2 * _slope(slope, WHERE[EXP_SQUARE], n, inside, rows, written)
+    d = _slope(slope, WHERE[SUM], n, inside, rows, written)
+    k = 2 * _slope(slope, WHERE[SQUARE], n, inside, rows, written)
+    on_label = _slope(slope, WHERE[LABEL], n, inside, rows, written)
+    on_square = 2 * _slope(slope, WHERE[LABEL_SQUARE], n, inside, rows, written)
+    on_exp = _slope(slope, WHERE[LABEL_EXP], n, inside, rows, written)
+    on_log_exp = _slope(slope, WHERE[LABEL_LOG_EXP], n, inside, rows, written)
+    on_peak = _slope(slope, WHERE[PEAK], n, inside, rows, written)
     if LOG_FLOOR:
         b0 += on_log_exp * _log_floor(floor)
         on_exp -= on_log_exp * _log_floor(floor)
     begin = tl.program_id(1) * span
     end = tl.minimum(begin + span, classes)
     through = tl.zeros((R,), tl.float64)
-    anchor = on_peak + _get(slope, WHERE[OFFSET], n, inside, rows)
-    anchor = tl.where(tl.program_id(1) == 0, anchor, 0.0)
+    anchor = on_peak + _slope(slope, WHERE[OFFSET], n, inside, rows, written)
+    anchor = tl.where((tl.program_id(1) == 0) & (first == 0), anchor, 0.0)
     own = tl.zeros((R,), tl.float64)
-    y = tl.full((R,), -1, tl.int64)
-    if label is not None:
+    y = tl.full((R,), -1, tl.int32)
+    if HARD:  # noqa: SIM102 - known when it is compiled, the other when it runs
         # q_y − 1 cancels: the label's entry in one float64 expression
         y, x_y = _label(
-            label, starts, n, inside, counted, class_stride, s, c, shift, classes, VIEWED, REAL, CAP
-        )
-        e_y = tl.exp(x_y - middle).to(tl.float64)
+            label, starts, n, inside, counted, class_stride, s, c, shift, classes, first, total,
+            VIEWED, REAL, CAP,
+        )  # fmt: skip
+        e_y = _exp(x_y - middle).to(tl.float64)
         u_y = (x_y - middle).to(tl.float64)
         z_y = a + x_y.to(tl.float64)
         own = e_y * (b0 + b1 * u_y + b2 * e_y + on_exp) + d + k * z_y + on_label + on_square * z_y
-        own = tl.where(x_y == MASKED, 0.0, own)
+        own = tl.where((x_y == MASKED) | ~written, 0.0, own)
         anchor += tl.where((y >= begin) & (y < end) & (x_y != MASKED), on_square * z_y, 0.0)
-        b0 = tl.where(y >= 0, b0, float("nan"))  # out of range: no gradient that could pass for one
-    if peaks is not None:
+        # a label out of range: no gradient that could pass for one
+        b0 = tl.where(written & (x_y != x_y), float("nan"), b0)
+    peak = tl.full((R,), -1, tl.int32)
+    if PEAKS:
         peak = tl.load(peaks + n, mask=inside, other=-1)
 
     tl.debug_barrier()  # every thread has the label's logit, which one of them may now write over
-    for start in tl.range(begin, end, BLOCK):
-        column = start + tl.arange(0, BLOCK)
-        before = _tile(starts, counted, column, end, class_stride, REAL, CAP)
-        x = before
-        if VIEWED:
-            x = _viewed(x, column[None, :], s[:, None], c[:, None], shift, end, REAL)
-        gone = x == MASKED
-        u = x - middle[:, None]
-        e = tl.exp(u)
-        factor = tl.broadcast_to(b0.to(REAL)[:, None], (R, BLOCK))
-        if WHERE[EXP_LOGIT] >= 0:
-            factor += b1.to(REAL)[:, None] * u
-        if WHERE[EXP_SQUARE] >= 0:
-            factor += b2.to(REAL)[:, None] * e
-        value = e * factor
-        if POWERS:
-            value += d.to(REAL)[:, None] + k.to(REAL)[:, None] * (a.to(REAL)[:, None] + x)
-        if soft is not None:
-            t = tl.load(
-                soft + n[:, None] * classes + column[None, :],
-                mask=counted[:, None] & (column < end)[None, :],
-                other=0.0,
-            ).to(REAL)
-            value += t * (on_label.to(REAL)[:, None] + on_exp.to(REAL)[:, None] * e)
-            if WHERE[LABEL_SQUARE] >= 0:
-                wide = tl.where(gone, 0.0, a[:, None] + x.to(tl.float64))
-                pull = t.to(tl.float64) * on_square[:, None] * wide
-                value += pull.to(REAL)
-                if scale_slope is not None:
-                    anchor += tl.sum(pull, 1)
-            if WHERE[LABEL_LOG_EXP] >= 0:
-                score = tl.log(tl.maximum(t, tl.load(floor).to(REAL)))
-                value += on_log_exp.to(REAL)[:, None] * score * e
-        value = tl.where(gone, 0.0, value)
-        if label is not None:
-            value = tl.where(column[None, :] == y[:, None], own.to(REAL)[:, None], value)
-        if peaks is not None:
-            value += tl.where(column[None, :] == peak[:, None], on_peak.to(REAL)[:, None], 0.0)
-        if scale_slope is not None:
-            through += _total(value * tl.where(before == MASKED, 0.0, before - c[:, None]))
-            if POWERS:
-                wide = d[:, None] + k[:, None] * (a[:, None] + x.to(tl.float64))
-                anchor += tl.sum(tl.where(gone, 0.0, wide), 1)
-        value *= s[:, None]
-        if CAP != 0:
-            r = tl.where(gone, 0.0, before) / CAP
-            value *= (1 - r * r).to(REAL)
-        value = tl.where(written[:, None], value, 0.0)
-        tl.store(
-            goals[:, None] + column.to(tl.int64)[None, :] * class_stride_g,
-            value.to(g.dtype.element_ty),
-            mask=inside[:, None] & (column < end)[None, :],
-        )
-    if scale_slope is not None:
-        total = tl.where(written, through + anchor * c.to(tl.float64), 0.0)
-        tl.store(scale_slope + tl.program_id(1).to(tl.int64) * rows + n, total, mask=inside)
+    whole = begin + tl.maximum(end - begin, 0) // BLOCK * BLOCK
+    for start in tl.range(begin, whole, BLOCK):
+        through, anchor = _spread(
+            starts, goals, kept, inside, counted, n, start, end, class_stride,
+            class_stride_g, soft, shift, floor, classes, first, s, c, a, middle, b0, b1, b2, d, k, on_label,
+            on_square, on_exp, on_log_exp, on_peak, y, own, peak, through, anchor,
+            WHERE, HARD, VIEWED, SCALED, ON_SCALE, PEAKS, REAL, CAP, R, BLOCK, False,
+        )  # fmt: skip
+    if whole < end:
+        through, anchor = _spread(
+            starts, goals, kept, inside, counted, n, whole, end, class_stride,
+            class_stride_g, soft, shift, floor, classes, first, s, c, a, middle, b0, b1, b2, d, k, on_label,
+            on_square, on_exp, on_log_exp, on_peak, y, own, peak, through, anchor,
+            WHERE, HARD, VIEWED, SCALED, ON_SCALE, PEAKS, REAL, CAP, R, BLOCK, True,
+        )  # fmt: skip
+    if ON_SCALE:
+        sum_ = tl.where(written, through + anchor * c.to(tl.float64), 0.0)
+        tl.store(scale_slope + tl.program_id(1).to(tl.int64) * rows + n, sum_, mask=inside)

@@ -47,9 +47,18 @@ class Inputs:
     cap: float = 0.0  # κ(z) = cap·tanh(z/cap); 0: z
     ignored: int | None = None  # rows with this label count for nothing
     overwrite: bool = False  # the gradient may be written over z
+    first: int = (
+        0  # which of all classes the columns of z are: those from here on (target and shift likewise,
+    )
+    total: int | None = None  # but hard labels count all classes) of so many; None: they are all
 
     def __len__(self) -> int:
         return self.z.shape[0] * self.z.shape[2]
+
+    @property
+    def classes(self) -> int:
+        """All classes of a row."""
+        return self.z.shape[1] if self.total is None else self.total
 
     @property
     def viewed(self) -> bool:
