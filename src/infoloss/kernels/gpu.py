@@ -477,7 +477,7 @@ def moments(
     l3 = tl.zeros((R,), tl.float64)
     l4 = tl.zeros((R,), tl.float64)
     part = out
-    each = rows.to(tl.int64)
+    each = rows
     if PARTIAL:
         part = out + tl.program_id(1).to(tl.int64) * rows
         each = tl.num_programs(1).to(tl.int64) * rows
@@ -546,7 +546,7 @@ def moments(
 @triton.jit
 def _parts(of, number: tl.constexpr, n, part, parts, inside, rows, other):
     """One number of all parts of each row, (R, P)."""
-    at = of + number * parts.to(tl.int64) * rows + part.to(tl.int64)[None, :] * rows + n[:, None]
+    at = of + (number * parts + part.to(tl.int64)[None, :]) * rows + n[:, None]
     return tl.load(at, mask=inside[:, None] & (part < parts)[None, :], other=other)
 
 
