@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from infoloss import kernels
 from infoloss.batch import make_batch
 from infoloss.kernels import linear, sharded
 from infoloss.kernels.class_shard import ClassShard, located_head
-from infoloss.rows import Rows, Value, parts, read, row_values
-from infoloss.views import row_dtype
+from infoloss.rows import Rows, Value, parts, passes_of, read, row_values
+from infoloss.views import Normalized, Shifted, row_dtype
 
 if TYPE_CHECKING:
     from infoloss.terms import Term
@@ -27,15 +28,21 @@ __all__ = ["RowBlocks", "make_row_blocks"]
 
 
 class StandIns:
-    """Leaves that take the place of tensors with a history, so that each block is differentiated alone."""
+    """Leaves that take the place of tensors with a history, so that each block is differentiated alone.
 
-    def __init__(self) -> None:
+    Args:
+        needed: whether there are blocks; otherwise each tensor stands for itself.
+    """
+
+    def __init__(self, needed: bool = True) -> None:
+        self.needed = needed
         self.outside: list[Tensor] = []
         self.inside: list[Tensor] = []
 
     def __call__(self, tensor: Any) -> Any:
         """What to compute with instead of ``tensor``."""
-        if not isinstance(tensor, Tensor) or not (tensor.requires_grad and torch.is_grad_enabled()):
+        differentiated = isinstance(tensor, Tensor) and tensor.requires_grad and torch.is_grad_enabled()
+        if not (self.needed and differentiated):
             return tensor
         for known, leaf in zip(self.outside, self.inside, strict=True):
             if known is tensor:
@@ -75,13 +82,39 @@ class RowBlocks:
             options["sample_weight"] = options["sample_weight"][at]
         return logits, None if self.target is None else self.target[at], options
 
+    def stand_in(self, rows: int) -> Tensor:
+        """Logits of the right shape and dtype that take no memory."""
+        return self.head.hidden.new_zeros((), dtype=self.head.dtype).expand(rows, len(self.head.weight))
+
+    def in_tiles(self, term: Term) -> bool:
+        """Whether the logits are made a few classes at a time, for all rows, rather than row by row.
+
+        One pass of the GPU's kernel can: with hard labels, and through views that no other pass precedes.
+        """
+        hard = self.target is None or self.target.ndim == 1
+        smoothing = self.options["label_smoothing"] > 0
+        if not hard or (smoothing and self.weight is not None) or self.head.shard is not None:
+            return False
+        passes = passes_of(term.readings(), smoothing=smoothing)
+        if len(passes) != 1 or len(self.head) * len(self.head.weight) <= linear.BLOCK:
+            return False
+        views = passes[0].views
+        return (
+            kernels.chosen(self.stand_in(len(self.head)), self.target) == "gpu"
+            and kernels.fused.supports(views)
+            and not any(isinstance(view, Normalized) for view in views)
+            and all(view.masked() is None for view in views if isinstance(view, Shifted))
+        )
+
+    def _of_all(self, of_part: linear.Value) -> Tensor:
+        return of_part(self.stand_in(len(self.head)), slice(0, len(self.head)))
+
     def divisors(self) -> tuple[Tensor, Tensor]:
         """Σ s_i ω_i and Σ s_i over the rows that count."""
         totals = []
         for part in self.head.blocks():
             rows = part.stop - part.start
-            placeholder = self.head.hidden.new_zeros(()).expand(rows, len(self.head.weight))
-            z, target, options = self.of_rows(placeholder, part, label_smoothing=0.0)
+            z, target, options = self.of_rows(self.stand_in(rows), part, label_smoothing=0.0)
             batch = make_batch(z, target, shard=self.head.shard, **options)
             ones = torch.ones(rows, dtype=self.wide, device=z.device)
             totals.append(torch.stack([b.divisor(ones) for b in (batch, replace(batch, omega=None))]))
@@ -96,7 +129,7 @@ class RowBlocks:
             return self.by_row(term, coefficients, lambda term, rows: row_values(term, rows)[None])[0]
         if denominator is None and reduction == "mean":
             denominator = self.divisors()[0]
-        stand_ins = StandIns()
+        stand_ins = StandIns(not self.in_tiles(term))
         divisor = stand_ins(denominator)
 
         def value(term: Term, rows: Rows) -> Tensor:
@@ -132,6 +165,8 @@ class RowBlocks:
     ) -> Tensor:
         """Σ value over all blocks, (K,)."""
         of_part = self._of_part(term, coefficients, value, stand_ins)
+        if not stand_ins.needed:
+            return self._of_all(of_part)
         return linear.total(self.head, of_part, stand_ins.outside, stand_ins.inside)
 
     def by_row(
@@ -143,9 +178,13 @@ class RowBlocks:
             values = value(term, rows)
             return replace(rows.batch, shape=values.shape).reduced(values, "none")
 
-        stand_ins = StandIns()
+        stand_ins = StandIns(not self.in_tiles(term))
         of_part = self._of_part(term, coefficients, weighted, stand_ins)
-        found = linear.each(self.head, of_part, stand_ins.outside, stand_ins.inside).to(self.head.dtype)
+        if stand_ins.needed:
+            found = linear.each(self.head, of_part, stand_ins.outside, stand_ins.inside)
+        else:
+            found = self._of_all(of_part)
+        found = found.to(self.head.dtype)
         if self.places is not None:
             found = found.new_zeros(len(found), self.shape.numel()).index_copy(1, self.places, found)
         found = found.reshape(len(found), *self.shape)
@@ -175,6 +214,8 @@ class RowBlocks:
                 return tensor[self.at(part)]
 
             z, target, options = inner.of_rows(logits, part, group=self.head.shard)
+            if not stand_ins.needed:
+                options["head"] = self.head
             here = term.with_tensors(cut)
             rows = read(here, z, target, {name: cut(one) for name, one in coefficients.items()}, options)
             # without a shape: an index into this part would name the wrong row in a message

@@ -14,6 +14,7 @@ from infoloss import kernels
 from infoloss.batch import Batch, class_planes, make_batch, place
 from infoloss.kernels import sharded
 from infoloss.kernels.class_shard import ClassShard, located
+from infoloss.kernels.linear import Head
 from infoloss.statistics import SMOOTHING, STATISTICS, Moments, smoothed
 from infoloss.views import Shifted, View
 from infoloss.visibility import values_visible
@@ -75,6 +76,7 @@ class Rows:
         readings: every statistic that will be read, with the views it is read through.
         coefficients: values of named coefficients.
         overwrite: whether the gradient may be written over the logits, if one pass is all that reads them.
+        head: what the logits of the batch stand for, if they have not been made.
     """
 
     def __init__(
@@ -84,10 +86,11 @@ class Rows:
         coefficients: Mapping[str, Value],
         *,
         overwrite: bool = False,
+        head: Head | None = None,
     ) -> None:
         self.batch = batch
         self.coefficients = coefficients
-        self.overwrite = overwrite
+        self.overwrite, self.head = overwrite, head
         self.passes = passes_of(readings, smoothing=batch.smoothing > 0)
         # half types once for several passes, so that their gradients are added before they are rounded
         several = len(self.passes) > 1 and batch.logits.dtype.itemsize < 4
@@ -118,6 +121,7 @@ class Rows:
                 kept=batch.kept,
                 coefficients=self.coefficients,
                 overwrite=self.overwrite and len(self.passes) == 1,
+                head=self.head,
             )
             for one in self.passes
         )
@@ -158,7 +162,7 @@ def read(
 
     Args:
         term, logits, target, coefficients: as in :meth:`infoloss.Term.__call__`.
-        options: as in :func:`infoloss.batch.make_batch`, ``group`` and ``overwrite_logits``.
+        options: as in :func:`infoloss.batch.make_batch`, ``group``, ``overwrite_logits`` and ``head``.
 
     Raises:
         ValueError: a name without a value, a missing target, or a soft one that has no meaning here.
@@ -169,7 +173,7 @@ def read(
         raise ValueError(f"{term} reads the target: call it with (logits, target)")
     readings = list(term.readings())
     options = dict(options)
-    overwrite = options.pop("overwrite_logits", False)
+    overwrite, head = options.pop("overwrite_logits", False), options.pop("head", None)
     axis = 0 if logits.ndim == 1 else 1
     logits, target, shard = located(
         logits, target, options.pop("group", None), axis=axis, names=("logits", "target")
@@ -181,7 +185,7 @@ def read(
             f"{names} is defined for class indices only: it takes neither probabilities as target "
             "nor label_smoothing"
         )
-    return Rows(batch, readings, coefficients, overwrite=overwrite)
+    return Rows(batch, readings, coefficients, overwrite=overwrite, head=head)
 
 
 def _masked(logits: Tensor, readings: Iterable[tuple[Views, Statistic]], shard: ClassShard | None) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from infoloss.kernels import eager, fused
 from infoloss.kernels.eager import class_rows, label_moments, viewed
+from infoloss.kernels.linear import Head
 from infoloss.statistics import Moments
 from infoloss.views import View
 from infoloss.visibility import transforms_active, untraced
@@ -77,10 +78,12 @@ def reduce(
     kept: Tensor | None = None,
     coefficients: Mapping[str, Tensor | float] | None = None,
     overwrite: bool = False,
+    head: Head | None = None,
 ) -> Moments:
     """The moments of each row, as :func:`infoloss.kernels.eager.reduce`, from the kernel that fits.
 
     With ``overwrite`` nothing else reads the logits: a compiled kernel may write their gradient over them.
+    With a ``head`` the logits only stand for the head's, for the kernel "gpu".
     """
     name = chosen(logits, target)
     if name != "eager" and fused.supports(views):
@@ -94,6 +97,7 @@ def reduce(
             kept=kept,
             coefficients=coefficients,
             overwrite=overwrite,
+            head=head,
         )
     return eager.reduce(logits, target, views, needs, floor=floor, kept=kept, coefficients=coefficients)
 

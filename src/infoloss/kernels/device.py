@@ -69,7 +69,7 @@ def moments(inputs: Inputs) -> tuple[Tensor, Tensor | None]:
     """One pass; where a view needs each row's maximum first, and the row is cut, one pass more."""
     cut = _plan(inputs)
     if cut.parts > 1:
-        sums = Sums(inputs, cut, _centres(inputs) if inputs.viewed else None)
+        sums = Sums(inputs, _centres(inputs) if inputs.viewed else None)
         sums.add(inputs)
         return sums.merged(inputs)
     packed, peaks = _results(inputs)
@@ -92,13 +92,12 @@ class Sums:
 
     Args:
         inputs: as for the first piece; the others have no more columns.
-        cut: how to work off a piece.
         centres: a number near the maximum of each row, where a view centres; None: 0.
     """
 
-    def __init__(self, inputs: Inputs, cut: Plan, centres: Tensor | None = None) -> None:
+    def __init__(self, inputs: Inputs, centres: Tensor | None = None) -> None:
         z, n = inputs.z, len(inputs)
-        self.cut = cut
+        self.cut = cut = _plan(inputs)
         self.found = z.new_zeros((gpu.PARTS, cut.parts, n), dtype=torch.float64)
         self.found[0] = -torch.inf  # the maxima
         self.picked = None if inputs.label is None else z.new_zeros(n)

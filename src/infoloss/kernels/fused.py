@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from infoloss.kernels import eager, operators
+from infoloss.kernels import class_tiles, eager, operators
 from infoloss.kernels.inputs import Inputs, module, overwritable
+from infoloss.kernels.linear import Head
 from infoloss.statistics import Moments
 from infoloss.views import SMALLEST_NORM, Normalized, Scaled, Shifted, SoftCapped, View
 from infoloss.visibility import values_visible
@@ -77,11 +78,13 @@ def reduce(
     kept: Tensor | None = None,
     coefficients: Mapping[str, Tensor | float] | None = None,
     overwrite: bool = False,
+    head: Head | None = None,
 ) -> Moments:
     """The moments of :func:`infoloss.kernels.eager.reduce`, for views that :func:`supports` accepts.
 
     With ``overwrite`` the gradient is written over the logits where they are
-    :func:`~infoloss.kernels.inputs.overwritable` and none is read again, as they are for a norm.
+    :func:`~infoloss.kernels.inputs.overwritable` and none is read again, as they are for a norm. With a
+    ``head`` the logits are the head's, and those given stand for them.
     """
     z = logits
     normalized = any(isinstance(view, Normalized) for view in views)
@@ -92,7 +95,7 @@ def reduce(
         wanted.append("label_logit")  # it tells whether the label is masked
     over = overwrite and not normalized and not torch.compiler.is_compiling() and overwritable(z)
     inputs = Inputs(z, None, target, kept, None, floor, tuple(wanted), overwrite=over)
-    moments = _packed(kernel, seen_through(kernel, inputs, views, coefficients or {}))
+    moments = _packed(kernel, seen_through(kernel, inputs, views, coefficients or {}), head)
     offset = moments.pop("offset", None)
     if offset is not None:
         moments["maximum"] = moments["maximum"] + offset
@@ -130,8 +133,10 @@ def _finish_label(m: Moments, target: Tensor, needs: Collection[str]) -> None:
         del m["label_logit"]
 
 
-def _packed(kernel: str, inputs: Inputs) -> Moments:
-    if torch.compiler.is_compiling():
+def _packed(kernel: str, inputs: Inputs, head: Head | None = None) -> Moments:
+    if head is not None:
+        values = class_tiles.packed_moments(head, inputs)
+    elif torch.compiler.is_compiling():
         values = operators.moments(kernel, inputs)
     else:
         values = Packed.apply(kernel, inputs.z, inputs.scale, inputs)  # type: ignore[no-untyped-call]

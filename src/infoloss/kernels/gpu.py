@@ -793,7 +793,7 @@ def gradient(
     anchor = tl.where((tl.program_id(1) == 0) & (first == 0), anchor, 0.0)
     own = tl.zeros((R,), tl.float64)
     y = tl.full((R,), -1, tl.int32)
-    if HARD:  # noqa: SIM102 - known when it is compiled, the other when it runs
+    if HARD:
         # q_y − 1 cancels: the label's entry in one float64 expression
         y, x_y = _label(
             label, starts, n, inside, counted, class_stride, s, c, shift, classes, first, total,

@@ -26,7 +26,7 @@ from torch import Tensor
 from infoloss.kernels.class_shard import ClassShard
 from infoloss.visibility import transforms_active
 
-__all__ = ["Head", "blocks", "each", "refuse_transforms", "total"]
+__all__ = ["Head", "blocks", "each", "narrowed", "refuse_higher_order", "refuse_transforms", "total"]
 
 BLOCK = 1 << 26
 """Logits in a block, one matrix product at a time (set by benchmarks/linear.py)."""
@@ -106,8 +106,8 @@ class Head:
         if self.weight.dtype == g.dtype:
             return g @ self.weight
         if self.half_products:
-            narrow, factor = _narrow(g, self.weight.dtype)
-            return torch.mm(narrow, self.weight, out_dtype=g.dtype) / factor
+            half, factor = narrowed(g, self.weight.dtype)
+            return torch.mm(half, self.weight, out_dtype=g.dtype) / factor
         result = g.new_zeros(len(g), self.weight.shape[1])
         for tile, w in self.tiles():
             result.addmm_(g[:, tile], w)
@@ -116,15 +116,15 @@ class Head:
     def add_weight_gradient(self, gradient: Tensor, g: Tensor, h: Tensor) -> None:
         """gradient += gᵀ h."""
         if self.half_products:  # no product adds to float32: in tiles, so that no second (C, D) is needed
-            narrow, factor = _narrow(g, h.dtype)
+            half, factor = narrowed(g, h.dtype)
             size = max(1, TILE // h.shape[1])
-            for columns, rows in zip(torch.split(narrow, size, 1), torch.split(gradient, size), strict=True):
+            for columns, rows in zip(torch.split(half, size, 1), torch.split(gradient, size), strict=True):
                 rows.add_(torch.mm(columns.T, h, out_dtype=gradient.dtype) / factor)
         else:
             gradient.addmm_(g.T, h.to(g.dtype))
 
 
-def _narrow(g: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | float]:
+def narrowed(g: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | float]:
     """g times a power of two, in a half type, and that power, which keeps float16 from underflow."""
     if dtype == torch.bfloat16:
         return g.to(dtype), 1.0
@@ -188,7 +188,8 @@ def refuse_transforms() -> None:
         raise RuntimeError(f"a linear head in blocks has no forward-mode derivative; {UNFUSED}")
 
 
-def _refuse_higher_order() -> None:
+def refuse_higher_order() -> None:
+    """Raise a RuntimeError in a backward pass that is to be differentiated."""
     if torch.is_grad_enabled():
         raise RuntimeError(
             f"a linear head in blocks has first derivatives only (create_graph=True); {UNFUSED}"
@@ -224,7 +225,7 @@ class Total(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        _refuse_higher_order()
+        refuse_higher_order()
         hidden, weight, bias, rows = ctx.saved_tensors
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:  # again, through a retained graph: the first time gave them away
@@ -262,7 +263,7 @@ class Each(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        _refuse_higher_order()
+        refuse_higher_order()
         hidden, weight, bias, rows = ctx.saved_tensors
         with torch.autocast(hidden.device.type, enabled=False):
             _, gradients = _values_and_gradients(
