@@ -24,6 +24,7 @@ WITH_TERMS = "cross_entropy + 0.1*entropy + z_loss"
 OVER = ", over the logits"
 TOKENS = "log-probability, entropy"
 LIGER = "Liger" + OVER  # in its forward pass
+LIGER_HEAD = ("liger_kernel.transformers.functional", "liger_fused_linear_cross_entropy")
 
 
 def optional(module: str, name: str, **options: Any) -> Any:
@@ -84,8 +85,10 @@ def from_hidden() -> tuple[dict[str, Loss], Peers]:
         "F.linear, F.cross_entropy": unfused,
         "torch.compile of it": compiled(unfused),
         "F.linear_cross_entropy": chunked,
-        "Liger": optional("liger_kernel.transformers.functional", "liger_fused_linear_cross_entropy"),
+        "Liger": optional(*LIGER_HEAD),
+        "Liger, sums in float32": optional(*LIGER_HEAD, accum_dtype=torch.float32),
         "cut-cross-entropy": optional("cut_cross_entropy", "linear_cross_entropy"),
+        "cut-cross-entropy, exact": optional("cut_cross_entropy", "linear_cross_entropy", filter_eps=None),
         "quack": optional("quack.linear_cross_entropy", "chunked_linear_cross_entropy"),
     }
     alone = il.cross_entropy().linear

@@ -9,7 +9,18 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from test_linear import *  # noqa: F403
+from test_linear import (  # noqa: F401 - run here too, by another way to the same numbers
+    test_a_class_masked_by_the_bias,
+    test_a_masked_label_has_probability_0,
+    test_backward_again_through_a_retained_graph,
+    test_coefficients_with_gradients,
+    test_every_view,
+    test_only_the_gradients_that_are_wanted,
+    test_precision,
+    test_row_statistics,
+    test_what_it_cannot_do_is_said,
+    test_without_gradients,
+)
 
 import infoloss as il
 from infoloss.kernels import class_tiles, linear
@@ -31,5 +42,3 @@ def tiles(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     monkeypatch.setattr(linear, "BLOCK", 1)
     with il.kernels.use("gpu"):
         yield seen
-
-

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import infoloss as il
-from infoloss.kernels import linear
+from infoloss.kernels import class_tiles, linear
 
 TWO_LOSSES = pytest.mark.filterwarnings("ignore:.* adds two losses")  # two sets of moments are wanted
 R, D, C = 11, 3, 7  # primes: no block divides the rows, and no two axes can be exchanged unseen
@@ -352,9 +352,14 @@ def test_half_products_with_sums_in_float32(dtype: torch.dtype, monkeypatch: pyt
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("reduction", ["mean", "none"])
-def test_on_a_gpu(dtype: torch.dtype, reduction: str) -> None:
+@pytest.mark.parametrize("tiles", [False, True], ids=["rows", "tiles"])
+def test_on_a_gpu(dtype: torch.dtype, reduction: str, tiles: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if tiles:
+        monkeypatch.setattr(linear, "BLOCK", 1)
+        monkeypatch.setattr(class_tiles, "TILE", 0)
+        monkeypatch.setattr(class_tiles, "CLASSES", 3)
     h, w, b = exact = tuple(t.detach().to(dtype).double().requires_grad_() for t in head())
     on = tuple(t.detach().to("cuda", dtype).requires_grad_() for t in exact)
     ours = il.min_ent().linear(on[0], on[1], labels().cuda(), linear_bias=on[2], reduction=reduction)

@@ -140,7 +140,7 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor, factor: Tensor | float) ->
     if a.dtype == total.dtype:
         total.addmm_(a, b)
     elif not a.is_cuda:
-        total.addmm_(a.to(total.dtype), b.to(total.dtype)).div_(factor)
+        total.add_(a.to(total.dtype) @ b.to(total.dtype) / factor)
     elif isinstance(factor, Tensor):
         total.add_(torch.mm(a, b, out_dtype=total.dtype) / factor)
     else:
