@@ -4,7 +4,8 @@
                              [--pairs 15] [--skip-hidden] [--out FILE.json]
     TRITON_INTERPRET=1 python -m benchmarks.gpu --small     # does it run? On the CPU, interpreted
 
-Forward and backward. Ours and the peer run one after the other, A B A B, timed by the GPU's own events;
+Forward and backward. Ours and the peer run one after the other, A B A B, timed by the GPU's own events
+without a wait between them, as the steps of a training loop are;
 a ratio below 1 is faster than the peer. From logits, bandwidth counts what has to move, the logits read
 twice and the gradient written once, as a fraction of what a copy of the logits reaches (read and written
 once). Memory is the peak above the inputs and the gradients that remain: those of hidden states and head; not
@@ -20,7 +21,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,17 +87,26 @@ class Hidden:
         return sum(leaf.nbytes for leaf in self.leaves)
 
 
-def milliseconds(run: Run) -> float:
+def milliseconds(runs: Sequence[Run], pairs: int) -> Any:
+    """Of each run in each round, (pairs, runs); nothing waits for the GPU until the last one."""
     if not torch.cuda.is_available():
-        begin = time.perf_counter()
-        run()
-        return 1e3 * (time.perf_counter() - begin)
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
+        return np.array([[on_cpu(run) for run in runs] for _ in range(pairs)])
+    events = []
+    for _ in range(pairs):
+        for run in runs:
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            run()
+            end.record()
+            events.append((start, end))
+    torch.cuda.synchronize()
+    return np.array([start.elapsed_time(end) for start, end in events]).reshape(pairs, len(runs))
+
+
+def on_cpu(run: Run) -> float:
+    begin = time.perf_counter()
     run()
-    end.record()
-    end.synchronize()
-    return float(start.elapsed_time(end))
+    return 1e3 * (time.perf_counter() - begin)
 
 
 def peak(run: Run, remaining: int) -> int | None:
@@ -137,7 +147,7 @@ def compared(ours: dict[str, Loss], peers: Peers, work: Logits | Hidden, pairs: 
             for _ in range(3):  # compile, choose, fill the allocator's cache
                 run()
                 against()
-            times = np.array([(milliseconds(run), milliseconds(against)) for _ in range(pairs)])
+            times = milliseconds((run, against), pairs)
             line = {"work": name, "against": peer, **quartiles(times[:, 0] / times[:, 1])}
             ours_ms, peer_ms = np.median(times, 0)
             memory = memory or {"ours_bytes": peak(run, work.remaining())}
@@ -162,7 +172,7 @@ def bandwidth(ours: dict[str, Loss], work: Logits, pairs: int) -> list[dict[str,
         run = work.step(name, loss)
         for _ in range(3):
             run()
-        times = np.array([(milliseconds(run), milliseconds(copy)) for _ in range(pairs)])
+        times = milliseconds((run, copy), pairs)
         line = {"work": name, **quartiles((3 / times[:, 0]) / (2 / times[:, 1]))}
         lines.append(line | {"bytes_per_second": 3e3 * work.z.nbytes / np.median(times[:, 0])})
     return lines

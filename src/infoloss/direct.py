@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,7 +24,7 @@ from infoloss.kernels.inputs import overwritable, overwritten
 from infoloss.kernels.program import Program, Symbol, Tape
 from infoloss.rows import label_only, passes_of
 from infoloss.statistics import STATISTICS, smoothed
-from infoloss.views import Shifted, View
+from infoloss.views import Normalized, Shifted, View
 from infoloss.visibility import batched
 
 if TYPE_CHECKING:
@@ -100,7 +100,10 @@ def reduced(
     overwrite_logits: bool,
 ) -> Tensor | None:
     """The call of :meth:`infoloss.Term.__call__`, or None where it is not plain."""
-    if torch.compiler.is_compiling() or not _plain(logits, target) or kernels.chosen(logits, target) != "cpu":
+    if torch.compiler.is_compiling() or not _plain(logits, target):
+        return None
+    kernel = kernels.chosen(logits, target)
+    if kernel == "eager" or (kernel == "cpu" and logits.dtype not in REAL):
         return None
     plans = term.__dict__.get(PLANS)
     plan = plans.get(label_smoothing > 0, MISSING) if plans else MISSING
@@ -116,6 +119,8 @@ def reduced(
     over = overwrite_logits and overwritable(logits)
     numbers = {name: float(value) for name, value in coefficients.items()}
     call = Call(term, plan, target, ignore_index, label_smoothing, reduction, divisor, numbers, over)
+    if kernel == "gpu":
+        return on_device(call, logits)
     try:
         if logits.requires_grad and torch.is_grad_enabled():
             return Value.apply(logits, target, call)  # type: ignore[no-any-return, no-untyped-call]
@@ -125,11 +130,11 @@ def reduced(
 
 
 def _plain(logits: Tensor, target: Tensor | None) -> bool:
-    if logits.dtype not in REAL or not logits.is_cpu or logits.ndim == 0:
+    if not logits.is_floating_point() or logits.ndim == 0:
         return False
     if target is None:
         return True
-    if target.dtype != torch.int64 or not target.is_cpu:
+    if target.dtype != torch.int64 or target.device != logits.device:
         return False
     if logits.ndim == 2:
         return target.ndim == 1 and len(target) == len(logits)
@@ -159,6 +164,11 @@ class Call(NamedTuple):
     divisor: float | None  # None: the number of rows that count
     coefficients: Mapping[str, float]
     overwrite: bool  # whether the gradient may be written over the logits
+
+    def parameters(self) -> list[float]:
+        """The numbers that the program is given."""
+        known = {**self.coefficients, EPSILON: self.smoothing}
+        return [known[name] for name in self.plan.program.parameters]
 
     def generally(self, logits: Tensor) -> Tensor:
         """The same call, differentiable to any order."""
@@ -242,11 +252,7 @@ class Work:
         self.small = g
 
     def _parameters(self) -> Any:
-        names = self.call.plan.program.parameters
-        if not names:
-            return self.host.NO_NUMBERS
-        known = {**self.call.coefficients, EPSILON: self.call.smoothing}
-        return np.array([known[name] for name in names])
+        return np.array(self.call.parameters()) if self.call.plan.program.parameters else self.host.NO_NUMBERS
 
     @property
     def divisor(self) -> float:
@@ -308,6 +314,75 @@ class Value(torch.autograd.Function):
         work = ctx.work or Work(ctx.call, logits, differentiable=True)
         ctx.work = None  # let go of what it holds
         return work.gradient(logits, grad), None, None
+
+
+def on_device(call: Call, logits: Tensor) -> Tensor | None:
+    """The result of a call on a GPU, where nothing waits for a number; None where one pass is not enough."""
+    plan = call.plan
+    views = plan.passes[0].views
+    if not plan.alone or any(isinstance(view, Normalized) for view in views):
+        return None
+    return DeviceValue.apply(logits, call.target, call)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class DeviceValue(torch.autograd.Function):
+    """:class:`Value` on a GPU: a row without classes is nan, and a wrong label an error of the device."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor | None, call: Call) -> Tensor:
+        from infoloss.kernels import device, fused
+        from infoloss.kernels.inputs import Inputs
+
+        plan, one = call.plan, call.plan.passes[0]
+        z = class_planes(logits.detach())
+        label = None if target is None else target.reshape(-1)
+        kept = None if label is None else label != call.ignored
+        inputs = Inputs(z, None, label, kept, None, one.floor, one.names, overwrite=call.overwrite)
+        inputs = fused.seen_through("gpu", inputs, one.views, call.coefficients)
+        packed, peaks = device.moments(inputs)
+        by_row = call.reduction == "none"
+        found = device.values(
+            plan.program, call.parameters(), plan.spared, plan.label_row, inputs, packed, by_row=by_row
+        )
+        if label is not None:
+            torch._assert_async(found.wrong == 0)
+        divisor = found.number.clamp(min=1) if call.divisor is None else call.divisor or math.inf
+        seen = (inputs.kept, inputs.shift, inputs.scale)
+        ctx.save_for_backward(logits, target, *seen, packed, peaks, found.slopes)
+        ctx.call, ctx.divisor = call, divisor
+        ctx.inputs = replace(inputs, z=None, target=None, kept=None, shift=None, scale=None)  # type: ignore[arg-type]
+        dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        if found.rows is not None:
+            shape = logits.shape[:0] if logits.ndim == 1 else logits.shape[:1] + logits.shape[2:]
+            return found.rows.to(dtype).reshape(shape)
+        return (found.total / divisor).to(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        from infoloss.kernels import device
+
+        logits, target, kept, shift, scale, packed, peaks, slopes = ctx.saved_tensors
+        call = ctx.call
+        if torch.is_grad_enabled():
+            z = logits.view_as(logits)
+            (g,) = torch.autograd.grad(call.generally(z), z, grad, create_graph=True)
+            return g, None, None
+        spread = grad if not batched(grad) else torch.ones(grad.shape, dtype=grad.dtype, device=grad.device)
+        factor = None
+        if call.reduction == "none":
+            slopes = slopes * spread.reshape(-1)
+        else:
+            factor = spread.to(torch.float64) / ctx.divisor
+        z = class_planes(logits.detach())
+        label = None if target is None else target.reshape(-1)
+        inputs = replace(ctx.inputs, z=z, target=label, kept=kept, shift=shift, scale=scale)
+        if spread is not grad:
+            inputs = replace(inputs, overwrite=False)
+        g, _ = device.gradient(inputs, packed, peaks, slopes, False, factor=factor)
+        g = g.view(logits.shape)
+        if spread is not grad:
+            g = g * (grad if grad.ndim == 0 or logits.ndim == 1 else grad.unsqueeze(1))
+        return g, None, None
 
 
 def _constants(one: Pass, z: Tensor, call: Call) -> tuple[Any, ...]:

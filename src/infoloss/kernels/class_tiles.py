@@ -24,7 +24,7 @@ from infoloss.kernels.linear import Head, narrowed, refuse_higher_order
 
 __all__ = ["packed_moments"]
 
-TILE = 1 << 24
+TILE = 1 << 25
 """Logits in a tile."""
 CLASSES = 256
 """Classes in a tile at least, so that the matrix products stay large."""

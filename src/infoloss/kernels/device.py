@@ -6,20 +6,25 @@ for tests.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
-from infoloss.kernels import gpu
+from infoloss.kernels import gpu, gpu_programs
 from infoloss.kernels.inputs import ORDER, Inputs
+from infoloss.kernels.program import Program
 
-__all__ = ["Plan", "gradient", "moments"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Plan", "Sums", "Values", "gradient", "moments", "values"]
 
 COLUMNS = 4096
 """Columns of a tile at most."""
@@ -28,6 +33,8 @@ ELEMENTS = 4096
 WARPS = 8
 PROGRAMS = 4
 """Programs for each multiprocessor below which the columns of a row are shared out."""
+PROGRAM_ROWS = 128
+"""Rows whose values one program computes, a thread each."""
 PARTS = 64
 """Parts of a row at most."""
 
@@ -49,13 +56,18 @@ class Plan:
 
 def plan(rows: int, classes: int, multiprocessors: int) -> Plan:
     """Rows by rows, or where that would leave multiprocessors idle, parts of rows."""
-    block = min(COLUMNS, triton.next_power_of_2(classes))
-    each = max(1, min(ELEMENTS // block, triton.next_power_of_2(rows)))
-    programs = triton.cdiv(rows, each)
-    tiles = triton.cdiv(classes, block)
-    wanted = min(tiles, PARTS, triton.cdiv(PROGRAMS * multiprocessors, programs))
-    span = triton.cdiv(tiles, wanted) * block
-    return Plan(each, block, span, (programs, triton.cdiv(classes, span)))
+    block = min(COLUMNS, _power_of_2(classes))
+    each = max(1, min(ELEMENTS // block, _power_of_2(rows)))
+    programs = -(-rows // each)
+    tiles = -(-classes // block)
+    wanted = min(tiles, PARTS, -(-PROGRAMS * multiprocessors // programs))
+    span = -(-tiles // wanted) * block
+    return Plan(each, block, span, (programs, -(-classes // span)))
+
+
+def _power_of_2(number: int) -> int:
+    """The smallest that is not less."""
+    return 1 << (number - 1).bit_length()
 
 
 @cache
@@ -136,7 +148,7 @@ class Sums:
                 peaks=peaks,
                 parts=self.cut.parts,
                 R=1,
-                P=triton.next_power_of_2(self.cut.parts),
+                P=_power_of_2(self.cut.parts),
                 num_warps=1,
             )
         return packed, peaks
@@ -149,8 +161,14 @@ def gradient(
     slope: Tensor,
     with_scale: bool,
     goal: Tensor | None = None,
+    factor: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """One pass."""
+    """One pass.
+
+    Args:
+        goal: where to write the gradient; None: :meth:`Inputs.goal`.
+        factor: a number, float64 (), that all derivatives in the moments are to be multiplied with.
+    """
     z, n = inputs.z, len(inputs)
     cut = _plan(inputs)
     g = inputs.goal() if goal is None else goal
@@ -163,6 +181,7 @@ def gradient(
             packed=packed,
             peaks=besides,
             slope=slope.contiguous(),
+            factor=factor,
             g=g,
             scale_slope=on_scale,
             outer_stride_g=outer,
@@ -171,6 +190,69 @@ def gradient(
             **_sizes(cut),
         )
     return g, None if on_scale is None else on_scale.sum(0)
+
+
+class Values(NamedTuple):
+    """What :func:`values` finds."""
+
+    rows: Tensor | None  # (N,) the value of each row, where asked for
+    total: Tensor  # () their sum
+    number: Tensor  # () how many rows count
+    wrong: Tensor  # () how many of their labels are out of range
+    slopes: Tensor  # (K, N) the derivatives in the moments
+
+
+def values(
+    program: Program,
+    parameters: Sequence[float],
+    spared: NDArray[np.bool_],
+    label_row: int,
+    inputs: Inputs,
+    packed: Tensor,
+    *,
+    by_row: bool,
+) -> Values:
+    """The values of rows from their moments, float64, as :func:`infoloss.kernels.host.values`."""
+    n, z = packed.shape[1], inputs.z
+    instructions, number, without = _on_device(program, spared.tobytes(), z.device)
+    steps = len(number)
+    given = [packed.new_full((1,), value) for value in parameters]
+    memory = packed.new_empty((2, steps, n))
+    programs = -(-n // PROGRAM_ROWS)
+    sums = packed.new_zeros((max(1, programs), 3))
+    rows = packed.new_empty(n) if by_row else None
+    slopes = torch.zeros_like(packed)
+    if n:
+        with _on(z.device):
+            gpu_programs.values[(programs,)](
+                instructions=instructions,
+                number=number,
+                parameters=torch.cat(given) if given else None,
+                spared=without,
+                packed=packed,
+                label=inputs.label,
+                kept=inputs.kept,
+                x=memory[0],
+                g=memory[1],
+                slopes=slopes,
+                value=rows,
+                sums=sums,
+                rows=n,
+                steps=steps,
+                classes=inputs.classes,
+                label_row=label_row,
+                BLOCK=PROGRAM_ROWS,
+            )
+    total, number_of_rows, wrong = sums.sum(0).unbind(0)
+    return Values(rows, total, number_of_rows, wrong, slopes)
+
+
+@lru_cache(maxsize=256)
+def _on_device(program: Program, spared: bytes, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """A program and which moments it spares, where the kernel reads them."""
+    without = np.frombuffer(spared, np.bool_).astype(np.int64)
+    arrays = (program.instructions, program.number, without)
+    return tuple(torch.from_numpy(array).to(device) for array in arrays)  # type: ignore[return-value]
 
 
 def _plan(inputs: Inputs) -> Plan:

@@ -1,8 +1,8 @@
 """The GPU kernel: moments of rows, and their gradient over the columns, compiled with Triton.
 
 The loops of :mod:`infoloss.kernels.cpu` for a GPU. A program reads a few rows tile by tile, each tile
-centred at its own maximum, and adds the tile's sums to those of the tiles before by the rule that also
-merges partials (:func:`_rescaled`). Where rows are few, several programs share the columns of a row and
+centred at the largest element so far; sums about another centre are moved by the rule that also merges
+partials (:func:`_rescaled`). Where rows are few, several programs share the columns of a row and
 :func:`merge` adds up what they found. :func:`gradient` reads the rows again and writes, for each element,
 
     e (a + b u + c e) + d + k z   (+ the label's and the maximum's own shares)
@@ -10,10 +10,10 @@ merges partials (:func:`_rescaled`). Where rows are few, several programs share 
 and may write it over what it has read: nobody but a column's own program uses its logit, and that program
 reads the label's before it writes.
 
-Elements are float32 (float64 for float64 logits), whatever they are stored as. Within a tile sums of
-exponentials are float32; where they are small, the largest elements are counted apart: beside their ones
-the others would be rounded away. Σz, Σz² and a soft target's sums are float64 from each element on, and so is
-everything that is kept of a row.
+Elements are float32 (float64 for float64 logits), whatever they are stored as, and so are the sums that each
+column of a tile keeps over the tiles: of exponentials without the largest elements, which are counted apart
+(beside their ones the others would be rounded away), of logits about one of the row's. What is kept of a row
+is float64, and so are a soft target's sums.
 
 A view z' = s(z − c) + v (c the row's maximum) is applied to a tile as it is loaded.
 
@@ -56,7 +56,6 @@ SCALE = tl.constexpr(14)
 
 MASKED = tl.constexpr(float("-inf"))
 FAR = tl.constexpr(-1000.0)  # e to this is 0
-FEW = tl.constexpr(1.5)  # a tile's sum of exponentials below which its largest element is counted apart
 NEAR = tl.constexpr(0.01)
 BEYOND = tl.constexpr(2**31 - 1)  # no column has this number
 LOG2_E = tl.constexpr(1.4426950408889634)
@@ -110,29 +109,21 @@ def _capped(x, CAP: tl.constexpr):
 
 @triton.jit
 def _tile(
-    starts,
-    kept,
-    counted,
-    column,
-    end,
-    class_stride,
-    REAL: tl.constexpr,
-    CAP: tl.constexpr,
-    R: tl.constexpr,
-    TAIL: tl.constexpr,
+    starts, kept, counted, start, end, class_stride, R: tl.constexpr, BLOCK: tl.constexpr, TAIL: tl.constexpr
 ):
-    """Capped elements of some columns, zeros in rows that do not count, masked from column ``end`` on."""
+    """Some columns as they are stored, zeros in rows that do not count, masked from column ``end`` on."""
+    column = start + tl.arange(0, BLOCK)
     at = starts[:, None] + column.to(tl.int64)[None, :] * class_stride
     if TAIL:
         within = (column < end)[None, :]
-        x = tl.load(at, mask=counted[:, None] & within, other=MASKED).to(REAL)
+        x = tl.load(at, mask=counted[:, None] & within, other=MASKED)
         if kept is not None:
             x = tl.where(within & ~counted[:, None], 0.0, x)
     elif R == 1 and kept is None:
-        x = tl.load(at).to(REAL)
+        x = tl.load(at)
     else:
-        x = tl.load(at, mask=counted[:, None], other=0.0).to(REAL)
-    return _capped(x, CAP)
+        x = tl.load(at, mask=counted[:, None], other=0.0)
+    return x
 
 
 @triton.jit
@@ -159,9 +150,8 @@ def _centre(
     """The largest capped element of each row, 0 where every class is masked."""
     c = tl.full((R,), MASKED, REAL)
     for start in tl.range(0, classes, BLOCK):
-        column = start + tl.arange(0, BLOCK)
-        x = _tile(starts, kept, counted, column, classes, class_stride, REAL, CAP, R, True)
-        c = tl.maximum(c, tl.max(x, 1))
+        x = _tile(starts, kept, counted, start, classes, class_stride, R, BLOCK, True)
+        c = tl.maximum(c, tl.max(_capped(x.to(REAL), CAP), 1))
     return tl.where(c == MASKED, 0.0, c)
 
 
@@ -208,9 +198,9 @@ def _get(of, ROW: tl.constexpr, n, inside, rows):
 
 
 @triton.jit
-def _slope(of, ROW: tl.constexpr, n, inside, rows, written):
-    """A row of derivatives, zeros in rows whose gradient is zero."""
-    return tl.where(written, _get(of, ROW, n, inside, rows), 0.0)
+def _slope(of, ROW: tl.constexpr, n, inside, rows, written, by):
+    """A row of derivatives times ``by``, zeros in rows whose gradient is zero."""
+    return tl.where(written, by * _get(of, ROW, n, inside, rows), 0.0)
 
 
 @triton.jit
@@ -308,13 +298,11 @@ def _log_floor(floor):
 
 @triton.jit
 def _add(
-    starts,
-    kept,
+    raw,
     counted,
     n,
     start,
     end,
-    class_stride,
     soft,
     shift,
     floor,
@@ -323,15 +311,20 @@ def _add(
     s,
     c,
     a,
+    anchor,
     m,
+    ones,
+    e0,
+    w0,
+    q0,
+    ve,
+    vw,
+    vq,
+    vc,
+    v1,
+    v2,
     peak,
     wanted,
-    count,
-    e1,
-    w1,
-    q1,
-    s1,
-    s2,
     t0,
     l1,
     l2,
@@ -339,49 +332,65 @@ def _add(
     l4,
     WHERE: tl.constexpr,
     EXPS: tl.constexpr,
+    POWERS: tl.constexpr,
+    COUNT: tl.constexpr,
     VIEWED: tl.constexpr,
     PEAKS: tl.constexpr,
     REAL: tl.constexpr,
     CAP: tl.constexpr,
-    R: tl.constexpr,
     BLOCK: tl.constexpr,
-    TAIL: tl.constexpr,
 ):
-    """The sums of the tiles before, and those of one more."""
+    """One more tile.
+
+    Of exponentials, sums are kept for every column of a tile (v…), about the largest element so far;
+    how many elements are as large, each 1, is kept apart, and so is what was as large before (e0 …).
+    """
     column = start + tl.arange(0, BLOCK)
-    x = _tile(starts, kept, counted, column, end, class_stride, REAL, CAP, R, TAIL)
+    x = _capped(raw.to(REAL), CAP)
     if VIEWED:
         x = _viewed(x, column[None, :], s[:, None], c[:, None], shift, end, REAL)
     top = tl.max(x, 1)
-    u = x - tl.where(top == MASKED, 0.0, top)[:, None]
-    te = tl.zeros((R,), tl.float64)
-    tw = tl.zeros((R,), tl.float64)
-    tq = tl.zeros((R,), tl.float64)
-    tt = tl.zeros((R,), tl.float64)
-    tl1 = tl.zeros((R,), tl.float64)
-    tl3 = tl.zeros((R,), tl.float64)
-    tl4 = tl.zeros((R,), tl.float64)
-    e = _exp(u)
-    if EXPS:
-        te = tl.sum(e, 1).to(tl.float64)
+    if PEAKS:
+        at = tl.min(tl.where(x == top[:, None], first + column[None, :], BEYOND), 1)
+        peak = tl.where(top > m, at, peak)  # not ≥: of ties the lowest index
+    if tl.max((top > m).to(tl.int32), 0) > 0:
+        new = tl.maximum(m, top)
+        d = tl.where(m == MASKED, 0.0, m - new)
+        f = tl.where(m == MASKED, 0.0, _exp(d))
+        d2, f2 = d.to(tl.float64), f.to(tl.float64)
+        fewer = tl.where(top > m, ones, 0.0)
+        ones -= fewer
+        w0 = f2 * (w0 + d2 * (e0 + fewer))
+        e0 = f2 * (e0 + fewer)
+        q0 = f2 * f2 * (q0 + fewer)
+        if WHERE[EXP_LOGIT] >= 0:
+            vw = f[:, None] * (vw + d[:, None] * ve)
+        if EXPS:
+            ve = f[:, None] * ve
         if WHERE[EXP_SQUARE] >= 0:
-            tq = tl.sum(e * e, 1).to(tl.float64)
-        if tl.min(te, 0) < FEW:
+            vq = (f * f)[:, None] * vq
+        l3 *= f2
+        l4 *= f2
+        m = new
+    u = x - tl.where(m == MASKED, 0.0, m)[:, None]
+    if EXPS or soft is not None:
+        e = _exp(u)
+        rest = e
+        if tl.max((top == m).to(tl.int32), 0) > 0:
             largest = u == 0
-            ones = tl.sum(tl.where(largest, 1.0, 0.0), 1).to(tl.float64)
+            ones += tl.sum(tl.where(largest, 1.0, 0.0), 1).to(tl.float64)
             rest = tl.where(largest, 0.0, e)
-            te = ones + tl.sum(rest, 1).to(tl.float64)
-            if WHERE[EXP_SQUARE] >= 0:
-                tq = ones + tl.sum(rest * rest, 1).to(tl.float64)
-    if WHERE[EXP_LOGIT] >= 0:
-        near = tl.maximum(u, FAR, propagate_nan=tl.PropagateNan.ALL)  # −∞·0 would be nan
-        tw = tl.sum(near * e, 1).to(tl.float64)
-    if WHERE[CLASSES] >= 0:
-        count += tl.sum(tl.where(x == MASKED, 0.0, 1.0), 1).to(tl.float64)
-    if WHERE[SUM] >= 0 or WHERE[SQUARE] >= 0:
-        wide = tl.where(x == MASKED, 0.0, a[:, None] + x.to(tl.float64))
-        s1 += tl.sum(wide, 1)
-        s2 += tl.sum(wide * wide, 1)
+        ve += rest
+        if WHERE[EXP_LOGIT] >= 0:
+            vw += tl.maximum(u, FAR, propagate_nan=tl.PropagateNan.ALL) * e  # −∞·0 would be nan
+        if WHERE[EXP_SQUARE] >= 0:
+            vq += rest * rest
+    if COUNT:
+        vc += tl.where(x == MASKED, 0.0, 1.0)
+    if POWERS:
+        y = tl.where(x == MASKED, 0.0, x - anchor[:, None])
+        v1 += y
+        v2 += y * y
     if soft is not None:
         gone = x == MASKED
         t = tl.load(
@@ -392,25 +401,17 @@ def _add(
         wanted = tl.maximum(wanted, tl.max((gone & (t != 0)).to(tl.int32), 1))
         if WHERE[LABEL_LOG_EXP] >= 0:
             score = tl.log(tl.maximum(t, tl.load(floor).to(REAL)))
-            tl4 = _total(tl.where(gone, 0.0, score * e))
+            l4 += _total(tl.where(gone, 0.0, score * e))
         t = t.to(tl.float64)  # one that wants a masked class only has to say so
-        tt = tl.sum(t, 1)
-        tl1 = tl.sum(tl.where(gone, 0.0, t * u.to(tl.float64)), 1)
+        wide = tl.where(gone, 0.0, x.to(tl.float64))
+        t0 += tl.sum(t, 1)
+        l1 += tl.sum(t * wide, 1)
         if WHERE[LABEL_SQUARE] >= 0:
-            wide = tl.where(gone, 0.0, a[:, None] + x.to(tl.float64))
+            wide = tl.where(gone, 0.0, a[:, None] + wide)
             l2 += tl.sum(t * wide * wide, 1)
         if WHERE[LABEL_EXP] >= 0:
-            tl3 = tl.sum(t * e.to(tl.float64), 1)
-    if PEAKS:
-        at = tl.min(tl.where(x == top[:, None], first + column[None, :], BEYOND), 1)
-        peak = tl.where(top > m, at, peak)  # not ≥: of ties the lowest index
-    new = tl.maximum(m, top)
-    centre = tl.where(new == MASKED, 0.0, new)
-    e1, w1, q1, l1, l3, l4 = _rescaled(m, e1, w1, q1, t0, l1, l3, l4, centre)
-    te, tw, tq, tl1, tl3, tl4 = _rescaled(top, te, tw, tq, tt, tl1, tl3, tl4, centre)
-    return (
-        new, peak, wanted, count, e1 + te, w1 + tw, q1 + tq, s1, s2, t0 + tt, l1 + tl1, l2, l3 + tl3, l4 + tl4
-    )  # fmt: skip
+            l3 += tl.sum(t * e.to(tl.float64), 1)
+    return m, ones, e0, w0, q0, ve, vw, vq, vc, v1, v2, peak, wanted, t0, l1, l2, l3, l4
 
 
 # -- kernels --------------------------------------------------------------------------------------
@@ -448,6 +449,8 @@ def moments(
     VIEWED: tl.constexpr = (shift is not None) or (scale is not None)
     HARD_EXP: tl.constexpr = (label is not None) and WHERE[LABEL_LOG_EXP] >= 0
     EXPS: tl.constexpr = WHERE[EXP] >= 0 or WHERE[EXP_LOGIT] >= 0 or WHERE[EXP_SQUARE] >= 0 or HARD_EXP
+    POWERS: tl.constexpr = WHERE[SUM] >= 0 or WHERE[SQUARE] >= 0
+    COUNT: tl.constexpr = POWERS or WHERE[CLASSES] >= 0
     PEAKS: tl.constexpr = WHERE[PEAK] >= 0
     n, inside, counted = _rows(kept, rows, R)
     starts = _starts(z, n, inner, outer_stride, inner_stride)
@@ -465,52 +468,74 @@ def moments(
     m = tl.full((R,), MASKED, REAL)
     peak = tl.zeros((R,), tl.int32)
     wanted = tl.zeros((R,), tl.int32)
-    count = tl.zeros((R,), tl.float64)
-    e1 = tl.zeros((R,), tl.float64)
-    w1 = tl.zeros((R,), tl.float64)
-    q1 = tl.zeros((R,), tl.float64)
-    s1 = tl.zeros((R,), tl.float64)
-    s2 = tl.zeros((R,), tl.float64)
+    ones = tl.zeros((R,), tl.float64)
+    e0 = tl.zeros((R,), tl.float64)
+    w0 = tl.zeros((R,), tl.float64)
+    q0 = tl.zeros((R,), tl.float64)
     t0 = tl.zeros((R,), tl.float64)
     l1 = tl.zeros((R,), tl.float64)
     l2 = tl.zeros((R,), tl.float64)
     l3 = tl.zeros((R,), tl.float64)
     l4 = tl.zeros((R,), tl.float64)
-    part = out
-    each = rows
-    if PARTIAL:
-        part = out + tl.program_id(1).to(tl.int64) * rows
-        each = tl.num_programs(1).to(tl.int64) * rows
-        m = _get(part, 0, n, inside, each).to(REAL)
-        count = _get(part, 1, n, inside, each)
-        e1 = _get(part, 2, n, inside, each)
-        w1 = _get(part, 3, n, inside, each)
-        q1 = _get(part, 4, n, inside, each)
-        s1 = _get(part, 5, n, inside, each)
-        s2 = _get(part, 6, n, inside, each)
-        t0 = _get(part, 7, n, inside, each)
-        l1 = _get(part, 8, n, inside, each)
-        l2 = _get(part, 9, n, inside, each)
-        l3 = _get(part, 10, n, inside, each)
-        l4 = _get(part, 11, n, inside, each)
-        wanted = _get(part, 12, n, inside, each).to(tl.int32)
-        peak = _get(part, 13, n, inside, each).to(tl.int32)
+    ve = tl.zeros((R, BLOCK), REAL)
+    vw = tl.zeros((R, BLOCK), REAL)
+    vq = tl.zeros((R, BLOCK), REAL)
+    vc = tl.zeros((R, BLOCK), REAL)
+    v1 = tl.zeros((R, BLOCK), REAL)
+    v2 = tl.zeros((R, BLOCK), REAL)
 
     begin = tl.program_id(1) * span
     end = tl.minimum(begin + span, classes)
     whole = begin + tl.maximum(end - begin, 0) // BLOCK * BLOCK
+    anchor = tl.zeros((R,), REAL)
+    if POWERS:  # near the elements, so that their squares keep their digits
+        raw = _tile(starts, kept, counted, begin, end, class_stride, R, BLOCK, True)
+        x = _capped(raw.to(REAL), CAP)
+        if VIEWED:
+            column = begin + tl.arange(0, BLOCK)
+            x = _viewed(x, column[None, :], s[:, None], c[:, None], shift, end, REAL)
+        anchor = tl.max(x, 1)
+        anchor = tl.where(anchor == MASKED, 0.0, anchor)
+    ahead = _tile(starts, kept, counted, begin, whole, class_stride, R, BLOCK, True)
     for start in tl.range(begin, whole, BLOCK):
-        m, peak, wanted, count, e1, w1, q1, s1, s2, t0, l1, l2, l3, l4 = _add(
-            starts, kept, counted, n, start, end, class_stride, soft, shift, floor,
-            classes, first, s, c, a, m, peak, wanted, count, e1, w1, q1, s1, s2, t0, l1, l2, l3, l4,
-            WHERE, EXPS, VIEWED, PEAKS, REAL, CAP, R, BLOCK, False,
+        raw = ahead  # the next one is on its way while this one is worked on
+        ahead = _tile(
+            starts, kept, counted, tl.minimum(start + BLOCK, whole - BLOCK), whole, class_stride,
+            R, BLOCK, False,
+        )  # fmt: skip
+        m, ones, e0, w0, q0, ve, vw, vq, vc, v1, v2, peak, wanted, t0, l1, l2, l3, l4 = _add(
+            raw, counted, n, start, end, soft, shift, floor, classes, first, s, c, a, anchor,
+            m, ones, e0, w0, q0, ve, vw, vq, vc, v1, v2, peak, wanted, t0, l1, l2, l3, l4,
+            WHERE, EXPS, POWERS, COUNT, VIEWED, PEAKS, REAL, CAP, BLOCK,
         )  # fmt: skip
     if whole < end:
-        m, peak, wanted, count, e1, w1, q1, s1, s2, t0, l1, l2, l3, l4 = _add(
-            starts, kept, counted, n, whole, end, class_stride, soft, shift, floor,
-            classes, first, s, c, a, m, peak, wanted, count, e1, w1, q1, s1, s2, t0, l1, l2, l3, l4,
-            WHERE, EXPS, VIEWED, PEAKS, REAL, CAP, R, BLOCK, True,
+        raw = _tile(starts, kept, counted, whole, end, class_stride, R, BLOCK, True)
+        m, ones, e0, w0, q0, ve, vw, vq, vc, v1, v2, peak, wanted, t0, l1, l2, l3, l4 = _add(
+            raw, counted, n, whole, end, soft, shift, floor, classes, first, s, c, a, anchor,
+            m, ones, e0, w0, q0, ve, vw, vq, vc, v1, v2, peak, wanted, t0, l1, l2, l3, l4,
+            WHERE, EXPS, POWERS, COUNT, VIEWED, PEAKS, REAL, CAP, BLOCK,
         )  # fmt: skip
+    count = tl.zeros((R,), tl.float64)
+    e1 = ones + e0
+    w1 = w0
+    q1 = ones + q0
+    s1 = tl.zeros((R,), tl.float64)
+    s2 = tl.zeros((R,), tl.float64)
+    if EXPS:
+        e1 += _total(ve)
+    if WHERE[EXP_LOGIT] >= 0:
+        w1 += _total(vw)
+    if WHERE[EXP_SQUARE] >= 0:
+        q1 += _total(vq)
+    if COUNT:
+        count += _total(vc)
+    if POWERS:
+        origin = a + anchor.to(tl.float64)
+        s1 += _total(v1)
+        s2 += _total(v2) + origin * (2 * s1 + count * origin)
+        s1 += count * origin
+    if soft is not None:
+        l1 -= tl.where(m == MASKED, 0.0, m).to(tl.float64) * t0
 
     if PARTIAL:
         if picked is not None:
@@ -520,20 +545,45 @@ def moments(
             )  # fmt: skip
             x = tl.load(starts + y.to(tl.int64) * class_stride, mask=counted & (y >= 0), other=0.0)
             tl.store(picked + n, x, mask=counted & (y >= begin) & (y < end))
-        _put(part, 0, n, inside, each, m)
-        _put(part, 1, n, inside, each, count)
-        _put(part, 2, n, inside, each, e1)
-        _put(part, 3, n, inside, each, w1)
-        _put(part, 4, n, inside, each, q1)
-        _put(part, 5, n, inside, each, s1)
-        _put(part, 6, n, inside, each, s2)
-        _put(part, 7, n, inside, each, t0)
-        _put(part, 8, n, inside, each, l1)
-        _put(part, 9, n, inside, each, l2)
-        _put(part, 10, n, inside, each, l3)
-        _put(part, 11, n, inside, each, l4)
-        _put(part, 12, n, inside, each, wanted)
-        _put(part, 13, n, inside, each, peak)
+        part = out + tl.program_id(1).to(tl.int64) * rows
+        each = tl.num_programs(1).to(tl.int64) * rows
+        old = _get(part, 0, n, inside, each).to(REAL)
+        new = tl.maximum(old, m)
+        _put(part, 0, n, inside, each, new)
+        centre = tl.where(new == MASKED, 0.0, new)
+        e1, w1, q1, l1, l3, l4 = _rescaled(m, e1, w1, q1, t0, l1, l3, l4, centre)
+        old_e = _get(part, 2, n, inside, each)
+        old_w = _get(part, 3, n, inside, each)
+        old_q = _get(part, 4, n, inside, each)
+        old_t = _get(part, 7, n, inside, each)
+        old_1 = _get(part, 8, n, inside, each)
+        old_3 = _get(part, 10, n, inside, each)
+        old_4 = _get(part, 11, n, inside, each)
+        old_e, old_w, old_q, old_1, old_3, old_4 = _rescaled(
+            old, old_e, old_w, old_q, old_t, old_1, old_3, old_4, centre
+        )
+        if EXPS:
+            _put(part, 2, n, inside, each, e1 + old_e)
+        if WHERE[EXP_LOGIT] >= 0:
+            _put(part, 3, n, inside, each, w1 + old_w)
+        if WHERE[EXP_SQUARE] >= 0:
+            _put(part, 4, n, inside, each, q1 + old_q)
+        if COUNT:
+            _put(part, 1, n, inside, each, count + _get(part, 1, n, inside, each))
+        if POWERS:
+            _put(part, 5, n, inside, each, s1 + _get(part, 5, n, inside, each))
+            _put(part, 6, n, inside, each, s2 + _get(part, 6, n, inside, each))
+        if soft is not None:
+            _put(part, 7, n, inside, each, t0 + old_t)
+            _put(part, 8, n, inside, each, l1 + old_1)
+            _put(part, 9, n, inside, each, l2 + _get(part, 9, n, inside, each))
+            _put(part, 10, n, inside, each, l3 + old_3)
+            _put(part, 11, n, inside, each, l4 + old_4)
+            wanted = tl.maximum(wanted, _get(part, 12, n, inside, each).to(tl.int32))
+            _put(part, 12, n, inside, each, wanted)
+        if PEAKS:
+            peak = tl.where(m > old, peak, _get(part, 13, n, inside, each).to(tl.int32))
+            _put(part, 13, n, inside, each, peak)
     else:
         if PEAKS:
             tl.store(peaks + n, peak, mask=inside)
@@ -612,15 +662,13 @@ def merge(
 
 @triton.jit
 def _spread(
-    starts,
+    raw,
     goals,
-    kept,
     inside,
     counted,
     n,
     start,
     end,
-    class_stride,
     class_stride_g,
     soft,
     shift,
@@ -661,7 +709,7 @@ def _spread(
     """Write one tile of the gradient; what the tile adds to the scale's."""
     POWERS: tl.constexpr = WHERE[SUM] >= 0 or WHERE[SQUARE] >= 0
     column = start + tl.arange(0, BLOCK)
-    before = _tile(starts, kept, counted, column, end, class_stride, REAL, CAP, R, TAIL)
+    before = _capped(raw.to(REAL), CAP)
     x = before
     if VIEWED:
         x = _viewed(x, column[None, :], s[:, None], c[:, None], shift, end, REAL)
@@ -732,6 +780,7 @@ def gradient(
     packed,  # (K, N), what :func:`moments` gave
     peaks,
     slope,  # (K, N), the derivatives in the moments
+    factor,  # () of all of them, or None
     g,  # (B, C, S), its strides below
     scale_slope,  # (parts, N), or None
     rows,
@@ -773,23 +822,26 @@ def gradient(
     middle = tl.where(m == MASKED, 0.0, m)
     written = counted & (m != MASKED)
 
-    b1 = _slope(slope, WHERE[EXP_LOGIT], n, inside, rows, written)
-    b0 = _slope(slope, WHERE[EXP], n, inside, rows, written) + b1
-    b2 = 2 * _slope(slope, WHERE[EXP_SQUARE], n, inside, rows, written)
-    d = _slope(slope, WHERE[SUM], n, inside, rows, written)
-    k = 2 * _slope(slope, WHERE[SQUARE], n, inside, rows, written)
-    on_label = _slope(slope, WHERE[LABEL], n, inside, rows, written)
-    on_square = 2 * _slope(slope, WHERE[LABEL_SQUARE], n, inside, rows, written)
-    on_exp = _slope(slope, WHERE[LABEL_EXP], n, inside, rows, written)
-    on_log_exp = _slope(slope, WHERE[LABEL_LOG_EXP], n, inside, rows, written)
-    on_peak = _slope(slope, WHERE[PEAK], n, inside, rows, written)
+    by = tl.full((R,), 1.0, tl.float64)
+    if factor is not None:
+        by *= tl.load(factor)
+    b1 = _slope(slope, WHERE[EXP_LOGIT], n, inside, rows, written, by)
+    b0 = _slope(slope, WHERE[EXP], n, inside, rows, written, by) + b1
+    b2 = 2 * _slope(slope, WHERE[EXP_SQUARE], n, inside, rows, written, by)
+    d = _slope(slope, WHERE[SUM], n, inside, rows, written, by)
+    k = 2 * _slope(slope, WHERE[SQUARE], n, inside, rows, written, by)
+    on_label = _slope(slope, WHERE[LABEL], n, inside, rows, written, by)
+    on_square = 2 * _slope(slope, WHERE[LABEL_SQUARE], n, inside, rows, written, by)
+    on_exp = _slope(slope, WHERE[LABEL_EXP], n, inside, rows, written, by)
+    on_log_exp = _slope(slope, WHERE[LABEL_LOG_EXP], n, inside, rows, written, by)
+    on_peak = _slope(slope, WHERE[PEAK], n, inside, rows, written, by)
     if LOG_FLOOR:
         b0 += on_log_exp * _log_floor(floor)
         on_exp -= on_log_exp * _log_floor(floor)
     begin = tl.program_id(1) * span
     end = tl.minimum(begin + span, classes)
     through = tl.zeros((R,), tl.float64)
-    anchor = on_peak + _slope(slope, WHERE[OFFSET], n, inside, rows, written)
+    anchor = on_peak + _slope(slope, WHERE[OFFSET], n, inside, rows, written, by)
     anchor = tl.where((tl.program_id(1) == 0) & (first == 0), anchor, 0.0)
     own = tl.zeros((R,), tl.float64)
     y = tl.full((R,), -1, tl.int32)
@@ -813,18 +865,25 @@ def gradient(
 
     tl.debug_barrier()  # every thread has the label's logit, which one of them may now write over
     whole = begin + tl.maximum(end - begin, 0) // BLOCK * BLOCK
+    ahead = _tile(starts, kept, counted, begin, whole, class_stride, R, BLOCK, True)
     for start in tl.range(begin, whole, BLOCK):
+        raw = ahead
+        ahead = _tile(
+            starts, kept, counted, tl.minimum(start + BLOCK, whole - BLOCK), whole, class_stride,
+            R, BLOCK, False,
+        )  # fmt: skip
         through, anchor = _spread(
-            starts, goals, kept, inside, counted, n, start, end, class_stride,
-            class_stride_g, soft, shift, floor, classes, first, s, c, a, middle, b0, b1, b2, d, k, on_label,
-            on_square, on_exp, on_log_exp, on_peak, y, own, peak, through, anchor,
+            raw, goals, inside, counted, n, start, end, class_stride_g, soft, shift, floor, classes, first,
+            s, c, a, middle, b0, b1, b2, d, k, on_label, on_square, on_exp, on_log_exp, on_peak,
+            y, own, peak, through, anchor,
             WHERE, HARD, VIEWED, SCALED, ON_SCALE, PEAKS, REAL, CAP, R, BLOCK, False,
         )  # fmt: skip
     if whole < end:
+        raw = _tile(starts, kept, counted, whole, end, class_stride, R, BLOCK, True)
         through, anchor = _spread(
-            starts, goals, kept, inside, counted, n, whole, end, class_stride,
-            class_stride_g, soft, shift, floor, classes, first, s, c, a, middle, b0, b1, b2, d, k, on_label,
-            on_square, on_exp, on_log_exp, on_peak, y, own, peak, through, anchor,
+            raw, goals, inside, counted, n, whole, end, class_stride_g, soft, shift, floor, classes, first,
+            s, c, a, middle, b0, b1, b2, d, k, on_label, on_square, on_exp, on_log_exp, on_peak,
+            y, own, peak, through, anchor,
             WHERE, HARD, VIEWED, SCALED, ON_SCALE, PEAKS, REAL, CAP, R, BLOCK, True,
         )  # fmt: skip
     if ON_SCALE:
