@@ -2,8 +2,8 @@
 
     python -m benchmarks.speed_table
 
-Reads results/kernels.json, results/linear.json and results/streaming.json, as the benchmarks' ``--out`` wrote
-them; a record that is absent has no rows.
+Reads results/kernels.json, results/linear.json, results/streaming.json and results/gpu.json, as the
+benchmarks' ``--out`` wrote them; a record that is absent has no rows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-RECORDS = ("kernels", "linear", "streaming")
+RECORDS = ("kernels", "linear", "streaming", "gpu")
+ON_GPU = ("cross_entropy", "log-probability, entropy")
+"""What README.md says of the GPU; docs/kernels.md says all."""
 BEGIN, END = "<!-- speed: begin -->", "<!-- speed: end -->"
 
 Line = dict[str, Any]
@@ -68,6 +70,39 @@ def summary(records: dict[str, dict[str, Any]]) -> list[str]:
     for line in records.get("streaming", {}).get("table", []):
         shape = "×".join(map(str, line["shape"])) if isinstance(line["shape"], list) else line["shape"]
         rows.append(f"| streaming scores, {shape} | {line['against']} | {ratio(line)} |")
+    if gpu := records.get("gpu"):
+        about = gpu["conditions"]
+        for source in ("logits", "hidden"):
+            shape = f"{about['rows']}×{about['classes']}"
+            shape += f" from hidden {about['features']}" if source == "hidden" else ""
+            for line in gpu[source]:
+                if line["work"] in ON_GPU:
+                    work = f"{about['device']}, {about['dtype']}, {shape}, {line['work']}"
+                    rows.append(f"| {work} | {line['against']} | {ratio(line)}; {memory(line)} |")
+    return rows
+
+
+def memory(line: Line) -> str:
+    """Peak memory beside what must be there anyway."""
+    ours, theirs = (f"{line[key] / 2**20:.0f}" for key in ("ours_bytes", "peer_bytes"))
+    return f"{ours} / {theirs} MiB"
+
+
+def gpu_details(record: dict[str, Any] | None) -> list[str]:
+    """The bandwidth, and a row for each loss and peer, of the GPU's record."""
+    if record is None:
+        return []
+    rows = ["", "| from logits, on the GPU | bandwidth, of a copy's | GB/s | n |", "|---|---|---|---|"]
+    for line in record["bandwidth"]:
+        rate = f"{line['bytes_per_second'] / 1e9:.0f}"
+        rows.append(f"| {line['work']} | {ratio(line)} | {rate} | {line['n']} |")
+    header = "| GPU, from | loss | against | time, ours / theirs | ms | peak memory, ours / theirs | n |"
+    rows += ["", header, "|---|---|---|---|---|---|---|"]
+    for source in ("logits", "hidden"):
+        for line in record[source]:
+            times = f"{line['ours_ms']:.2f} / {line['peer_ms']:.2f}"
+            told = [source, line["work"], line["against"], ratio(line), times, memory(line), str(line["n"])]
+            rows.append(f"| {' | '.join(told)} |")
     return rows
 
 
@@ -112,7 +147,8 @@ def written(place: Path, rows: list[str]) -> None:
 def main() -> None:
     records = read()
     written(ROOT / "README.md", summary(records))
-    written(ROOT / "docs" / "kernels.md", [*summary(records), *details(records), *conditions(records)])
+    rows = [*summary(records), *details(records), *gpu_details(records.get("gpu")), *conditions(records)]
+    written(ROOT / "docs" / "kernels.md", rows)
 
 
 if __name__ == "__main__":

@@ -42,9 +42,10 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> device.Plan:
 def small_tiles(monkeypatch: pytest.MonkeyPatch, name: str) -> device.Plan:
     rows, columns, number = CUTS[name]
     monkeypatch.setattr(device, "COLUMNS", columns)
-    monkeypatch.setattr(device, "ELEMENTS", rows * columns)
+    monkeypatch.setattr(device, "MOMENTS", rows * columns)
+    monkeypatch.setattr(device, "GRADIENT", rows * columns)
     monkeypatch.setattr(device, "PROGRAMS", 1 if number == 1 else 1000)
-    found = device.plan(ROWS, CLASSES, 1)
+    found = device.plan(ROWS, CLASSES, 1, rows * columns)
     assert (found.rows, found.block, found.parts) == CUTS[name]
     return found
 
@@ -98,6 +99,56 @@ def test_a_learnt_temperature_has_its_gradient(cut: device.Plan) -> None:
                 term.scaled(temperature)(z, target, reduction="sum").backward()
             found.append(temperature.grad)
         torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=1e-12)
+
+
+OPTIONS: tuple[dict[str, object], ...] = (
+    {},
+    {"reduction": "sum"},
+    {"reduction": "none"},
+    {"denominator": 5.0},
+    {"denominator": 0.0},
+    {"label_smoothing": 0.1},
+    {"ignore_index": 3},
+)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_plain_calls(options: dict[str, object]) -> None:
+    """By the term's program; :func:`test_agrees_with_eager_in_float64` does so for every loss."""
+    z, y, _ = problem(5, 5, torch.float64)
+    z[4, int(y[4])] = -torch.inf  # an infinite value without a gradient
+    y[3] = 3
+    y = y.clamp(min=0) if "ignore_index" in options else y
+    found = []
+    for kernel in ("gpu", "eager"):
+        x = z.clone().requires_grad_()
+        with il.kernels.use(kernel):
+            value = il.min_ent()(x, y, **options)  # type: ignore[arg-type]
+        by = torch.linspace(0.5, 1.5, value.numel(), dtype=value.dtype).reshape(value.shape)
+        found.append((value.detach(), torch.autograd.grad(value, x, by)[0]))
+        assert (type(value.grad_fn).__name__ == "DeviceValueBackward") == (kernel == "gpu")
+    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-12)
+
+
+def test_plain_calls_again_batched_and_differentiated_twice() -> None:
+    z, y, _ = problem(5, 4, torch.float64)
+    x, loss = z.masked_fill(z == -torch.inf, 0).requires_grad_(), il.min_ent()
+    with il.kernels.use("gpu"):
+        for options in ({}, {"reduction": "none"}):
+            value = loss(x, y, **options)
+            seeds = torch.eye(max(1, value.numel()), dtype=torch.float64).reshape(-1, *value.shape)
+            each = torch.stack([torch.autograd.grad(value, x, s, retain_graph=True)[0] for s in seeds])
+            batched = torch.autograd.grad(value, x, seeds, is_grads_batched=True, retain_graph=True)[0]
+            torch.testing.assert_close(batched, each)
+            again = torch.autograd.grad(value, x, seeds[0], create_graph=True)[0]
+            torch.testing.assert_close(again, each[0])
+            assert torch.autograd.gradgradcheck(lambda x, o=options: loss(x, y, **o), x)
+
+
+def test_a_plain_call_with_a_label_out_of_range_is_an_error() -> None:
+    z = torch.zeros(2, CLASSES)
+    with il.kernels.use("gpu"), pytest.raises(RuntimeError):
+        il.min_ent()(z, torch.tensor([0, CLASSES]))
 
 
 VIEWS: dict[str, Callable[[il.Term], il.Term]] = {

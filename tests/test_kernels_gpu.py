@@ -24,15 +24,17 @@ import triton
 from triton.backends.compiler import GPUTarget
 
 from infoloss import kernels
-from infoloss.kernels import device, fused, gpu
-from infoloss.kernels.inputs import overwritable
+from infoloss.direct import make_plan
+from infoloss.kernels import device, fused, gpu, gpu_programs
+from infoloss.kernels.inputs import Inputs, overwritable
 
 ROOT = Path(__file__).parent.parent
 
 
-def test_under_the_interpreter() -> None:
+@pytest.mark.parametrize("name", ["interpreted_gpu_kernel", "interpreted_class_tiles"])
+def test_under_the_interpreter(name: str) -> None:
     """In a process of its own: Triton reads the environment when it is imported."""
-    file = Path(__file__).with_name("interpreted_gpu_kernel.py")
+    file = Path(__file__).with_name(f"{name}.py")
     # NumPy says what IEEE arithmetic does silently: 0·inf is nan
     command = [sys.executable, "-m", "pytest", str(file), "-q", "-x", "-W", "ignore::RuntimeWarning"]
     command += ["-p", "no:cacheprovider"]
@@ -43,18 +45,18 @@ def test_under_the_interpreter() -> None:
 
 @given(st.integers(1, 10**7), st.integers(1, 10**6), st.integers(1, 200))
 def test_a_plan_covers_every_element_once(rows: int, classes: int, multiprocessors: int) -> None:
-    plan = device.plan(rows, classes, multiprocessors)
+    plan = device.plan(rows, classes, multiprocessors, 1024)
     assert (plan.grid[0] - 1) * plan.rows < rows <= plan.grid[0] * plan.rows
     assert (plan.parts - 1) * plan.span < classes <= plan.parts * plan.span
     assert plan.span % plan.block == 0
-    assert plan.rows * plan.block <= device.ELEMENTS
+    assert plan.rows * plan.block <= 1024
     assert plan.parts <= device.PARTS
 
 
 def test_few_long_rows_are_cut_and_many_are_not() -> None:
-    assert device.plan(8192, 128256, 132).parts == 1
-    assert device.plan(4, 128256, 132).parts == 32  # each of its tiles
-    assert device.plan(1, 10**7, 132).parts <= device.PARTS
+    assert device.plan(8192, 128256, 132, 1024).parts == 1
+    assert device.plan(4, 128256, 132, 1024).parts == 63  # two tiles each
+    assert device.plan(1, 10**7, 132, 1024).parts <= device.PARTS
 
 
 # -- compiled for a GPU that need not be there ----------------------------------------------------
@@ -131,7 +133,24 @@ def test_compiles(
         moments = fused.reduce("gpu", z, target, through, EVERY + LABEL, floor=1e-3, kept=kept)
         torch.stack([moment for moment in moments.values() if moment.requires_grad]).sum().backward()
     assert len(compiled["moments"].made) == len(compiled["gradient"].made) == 2
-    assert len(compiled["merge"].made) == (2 if device.plan(rows, classes, 132).parts > 1 else 0)
+    assert len(compiled["merge"].made) == (
+        2 if device.plan(rows, classes, 132, device.MOMENTS).parts > 1 else 0
+    )
+
+
+def test_the_interpreter_of_programs_compiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(triton.runtime.driver, "_active", Hopper())
+    kernel = Compiled(gpu_programs.values)
+    monkeypatch.setattr(gpu_programs, "values", kernel)
+    plan = make_plan(il.parse("focal"), False)
+    assert plan is not None
+    y = torch.zeros(300, dtype=torch.int64)
+    inputs = Inputs(torch.zeros(300, 5, 1), None, y, y == 0, None, 0.0, plan.passes[0].names)
+    packed = torch.zeros(plan.moments, 300, dtype=torch.float64)
+    numbers = [1.0] * len(plan.program.parameters)
+    device.values(plan.program, numbers, plan.spared, plan.label_row, inputs, packed, by_row=True)
+    assert len(kernel.made) == 1
 
 
 def test_bfloat16_rows_move_16_bytes_at_a_time(compiled: dict[str, Compiled]) -> None:

@@ -355,7 +355,8 @@ class DeviceValue(torch.autograd.Function):
         if found.rows is not None:
             shape = logits.shape[:0] if logits.ndim == 1 else logits.shape[:1] + logits.shape[2:]
             return found.rows.to(dtype).reshape(shape)
-        return (found.total / divisor).to(dtype)
+        total = torch.zeros_like(found.total) if call.divisor == 0 else found.total / divisor
+        return total.to(dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:

@@ -320,9 +320,9 @@ def _add(
     ve,
     vw,
     vq,
-    vc,
     v1,
     v2,
+    count,
     peak,
     wanted,
     t0,
@@ -386,11 +386,15 @@ def _add(
         if WHERE[EXP_SQUARE] >= 0:
             vq += rest * rest
     if COUNT:
-        vc += tl.where(x == MASKED, 0.0, 1.0)
-    if POWERS:
-        y = tl.where(x == MASKED, 0.0, x - anchor[:, None])
-        v1 += y
-        v2 += y * y
+        y = x - anchor[:, None]
+        count += BLOCK
+        if tl.min(tl.min(x, 1), 0) == MASKED:
+            gone = x == MASKED
+            y = tl.where(gone, 0.0, y)
+            count -= tl.sum(tl.where(gone, 1.0, 0.0), 1).to(tl.float64)
+        if POWERS:
+            v1 += y
+            v2 += y * y
     if soft is not None:
         gone = x == MASKED
         t = tl.load(
@@ -411,7 +415,7 @@ def _add(
             l2 += tl.sum(t * wide * wide, 1)
         if WHERE[LABEL_EXP] >= 0:
             l3 += tl.sum(t * e.to(tl.float64), 1)
-    return m, ones, e0, w0, q0, ve, vw, vq, vc, v1, v2, peak, wanted, t0, l1, l2, l3, l4
+    return m, ones, e0, w0, q0, ve, vw, vq, v1, v2, count, peak, wanted, t0, l1, l2, l3, l4
 
 
 # -- kernels --------------------------------------------------------------------------------------
@@ -480,7 +484,7 @@ def moments(
     ve = tl.zeros((R, BLOCK), REAL)
     vw = tl.zeros((R, BLOCK), REAL)
     vq = tl.zeros((R, BLOCK), REAL)
-    vc = tl.zeros((R, BLOCK), REAL)
+    count = tl.zeros((R,), tl.float64)
     v1 = tl.zeros((R, BLOCK), REAL)
     v2 = tl.zeros((R, BLOCK), REAL)
 
@@ -503,19 +507,18 @@ def moments(
             starts, kept, counted, tl.minimum(start + BLOCK, whole - BLOCK), whole, class_stride,
             R, BLOCK, False,
         )  # fmt: skip
-        m, ones, e0, w0, q0, ve, vw, vq, vc, v1, v2, peak, wanted, t0, l1, l2, l3, l4 = _add(
+        m, ones, e0, w0, q0, ve, vw, vq, v1, v2, count, peak, wanted, t0, l1, l2, l3, l4 = _add(
             raw, counted, n, start, end, soft, shift, floor, classes, first, s, c, a, anchor,
-            m, ones, e0, w0, q0, ve, vw, vq, vc, v1, v2, peak, wanted, t0, l1, l2, l3, l4,
+            m, ones, e0, w0, q0, ve, vw, vq, v1, v2, count, peak, wanted, t0, l1, l2, l3, l4,
             WHERE, EXPS, POWERS, COUNT, VIEWED, PEAKS, REAL, CAP, BLOCK,
         )  # fmt: skip
     if whole < end:
         raw = _tile(starts, kept, counted, whole, end, class_stride, R, BLOCK, True)
-        m, ones, e0, w0, q0, ve, vw, vq, vc, v1, v2, peak, wanted, t0, l1, l2, l3, l4 = _add(
+        m, ones, e0, w0, q0, ve, vw, vq, v1, v2, count, peak, wanted, t0, l1, l2, l3, l4 = _add(
             raw, counted, n, whole, end, soft, shift, floor, classes, first, s, c, a, anchor,
-            m, ones, e0, w0, q0, ve, vw, vq, vc, v1, v2, peak, wanted, t0, l1, l2, l3, l4,
+            m, ones, e0, w0, q0, ve, vw, vq, v1, v2, count, peak, wanted, t0, l1, l2, l3, l4,
             WHERE, EXPS, POWERS, COUNT, VIEWED, PEAKS, REAL, CAP, BLOCK,
         )  # fmt: skip
-    count = tl.zeros((R,), tl.float64)
     e1 = ones + e0
     w1 = w0
     q1 = ones + q0
@@ -527,8 +530,6 @@ def moments(
         w1 += _total(vw)
     if WHERE[EXP_SQUARE] >= 0:
         q1 += _total(vq)
-    if COUNT:
-        count += _total(vc)
     if POWERS:
         origin = a + anchor.to(tl.float64)
         s1 += _total(v1)
