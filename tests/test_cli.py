@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -344,6 +345,17 @@ def test_the_pages_commands_are_understood(asked: Any, line: str, monkeypatch: A
 
 
 # A study
+
+
+def test_one_of_a_thing_is_named_as_one(infoloss: Any, tmp_path: Path) -> None:
+    small = ["--losses", "squentropy", "--epochs", "1", "--hidden", "4", "--jobs", "1", "--out", "s"]
+    answer = infoloss("compare", "wine", *small, "--seeds", "1", "--tuning-seeds", "1")
+    assert answer.code == 0
+    dry = infoloss("compare", "wine", *small, "--seeds", "3", "--tuning-seeds", "1", "--dry-run")
+    report = (tmp_path / "s" / "report.md").read_text(encoding="utf-8")
+    assert "1 tuning seed," in report
+    for text in (answer.out, report, dry.out):
+        assert not re.search(r"(?<![\d.,])1 (\w+ )?(seeds|runs|losses|splits|rows|trials|data sets)\b", text)
 
 
 def test_compare_ends_with_verdicts_report_and_two_lines_that_run(infoloss: Any, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from contextlib import closing
 from types import SimpleNamespace
 
@@ -22,6 +23,7 @@ from infoloss.study.members import holds
 from infoloss.study.pack import pack
 from infoloss.study.plan import Plan, PlanError
 from infoloss.study.report.collection import render_collection
+from infoloss.study.report.table import markdown_text
 from infoloss.study.store import Store, StoreError
 
 
@@ -195,10 +197,10 @@ class TestStudy:
         write = Store.write
         monkeypatch.setattr(Store, "write", lambda self, *given: written.append(given) or write(self, *given))
         again = [named("two", 2), named("one", 1)]
-        assert list(run_collection(small_plan(), again, folder, workers=1).members) == list(SETS)
+        assert list(run_collection(small_plan(), again, folder, workers=1).members) == sorted(SETS)
         assert written == []
         found = run_collection(small_plan(), [named("four", 4)], folder, workers=1, command="the command")
-        assert list(found.members) == [*SETS, "four"]
+        assert list(found.members) == sorted([*SETS, "four"])
         assert len(written) == len(contents(folder / "four"))
 
     def test_the_same_worker_processes_serve_all_data_sets(self, tmp_path, monkeypatch):
@@ -246,6 +248,12 @@ class TestStudy:
         for words in ("Over all data sets", "Mean rank of each loss", "three-3/report.html", "the command"):
             assert words in text
         assert "data sets: with fewer than 6 there is no verdict" in markdown
+        begun = list(json.loads((folder / "collection.json").read_text())["folders"])
+        assert list(found.members) == sorted(begun) != begun
+        tables = markdown.split("## Each data set", 1)[1].split("## ", 1)[0].split("\n\n")
+        named = [re.findall(r"^\| (?!data set|:)(\S.*?) \|", table, re.MULTILINE) for table in tables]
+        assert [names for names in named if names] == [[markdown_text(name) for name in found.members]] * 3
+        assert "data sets by name, in every table" in markdown
         lines = list(csv.DictReader((tmp_path / "datasets.csv").read_text().splitlines()))
         verdicts = [(n, v) for n, analysis in found.members.items() for v in analysis.verdicts]
         assert len(lines) == len(verdicts)

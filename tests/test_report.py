@@ -486,6 +486,29 @@ def test_forest_places_better_to_the_right_for_scores_and_for_errors(full, metri
         assert (at > zero) == leads
 
 
+def test_losses_have_one_order_in_every_table_and_figure(full, folder):
+    labels = [loss.label for loss in full.losses]
+    assert labels != sorted(labels)
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    ordered = 0
+    for table in tables:
+        first = re.findall(r"^\| `(.+?)`", table, re.MULTILINE)
+        named = [label for label in first if label in labels]
+        once = [label for place, label in enumerate(named) if label not in named[:place]]
+        assert once == [label for label in labels if label in once], table
+        ordered += len(once) > 2
+    assert ordered >= 7
+    for name, shown in (("forest", labels[1:]), ("calibration", labels), ("reliability", labels)):
+        drawing = ElementTree.parse(folder / "figures" / f"{name}.svg")
+        cut = {short: label for label, short in abbreviated(labels, 28).items()} | {
+            label: label for label in labels
+        }
+        words = [cut[t.text] for t in drawing.iter(f"{SVG}text") if t.text in cut]
+        assert words[: len(shown)] == shown, name
+    assert "in the order of the study, the baseline first" in text
+
+
 def test_forest_draws_intervals_to_scale(full):
     verdicts = [verdict for verdict in full.verdicts if verdict.metric == "accuracy"]
     drawing = ElementTree.fromstring(forest(verdicts, 0.5).inline())

@@ -37,7 +37,7 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class CollectionAnalysis:
-    """The analyses of the data sets by name, the folder of each, and each question over all of them.
+    """The analyses of the data sets in the order of their names, their folders, and each question over all.
 
     ``folder`` is that of the whole, or the file that it is packed into.
     """
@@ -123,7 +123,8 @@ def analyse_collection(folder: Path | str) -> CollectionAnalysis:
         StoreError: there is none.
     """
     found = members(Path(folder))
-    analyses = {name: analyse(archive) for name, archive in found.archives.items()}
+    names = sorted(found.archives, key=str.casefold)
+    analyses = {name: analyse(found.archives[name]) for name in names}
     return CollectionAnalysis(Path(folder), analyses, found.folders, across(analyses), found.command)
 
 

@@ -32,7 +32,7 @@ def reliability(loss: LossResult, label: str) -> Panel | None:
     ]
     if not series:
         return None
-    width, side, left, top = 226.0, 186.0, 30.0, 24.0
+    width, side, left, top = 236.0, 186.0, 40.0, 24.0
     across, up = Scale(0.0, 1.0, left, left + side), Scale(0.0, 1.0, top + side, top)
     repeats = max(len(loss.seeds), 1)
     body = group(
@@ -43,9 +43,16 @@ def reliability(loss: LossResult, label: str) -> Panel | None:
         *(text(f"{at:g}", across(at), top + side + 13, text_anchor="middle") for at in (0.0, 0.5, 1.0)),
         *(text(f"{at:g}", left - 5, up(at) + 4, text_anchor="end") for at in (0.0, 0.5, 1.0)),
         *(_bins(_filled(bins, repeats), across, up, class_, mark) for bins, class_, mark in series),
-        *_errors(loss, left, top + side + 32),
+        text("confidence", across(0.5), top + side + 27, "axis", text_anchor="middle"),
+        _upward("accuracy", left - 29, up(0.5)),
+        *_errors(loss, left, top + side + 48),
     )
-    return Panel(width, top + side + 56, body, f"Reliability diagram of {loss.label}. {_spoken(loss)}")
+    return Panel(width, top + side + 72, body, f"Reliability diagram of {loss.label}. {_spoken(loss)}")
+
+
+def _upward(words: str, x: float, y: float) -> Markup:
+    """The name of an upright axis."""
+    return text(words, x, y, "axis", text_anchor="middle", transform=f"rotate(-90 {x:.1f} {y:.1f})")
 
 
 def _filled(bins: Reliability, repeats: int) -> list[tuple[float, float, int]]:
