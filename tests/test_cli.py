@@ -597,7 +597,7 @@ def told(done: int, stage: str = "training", left: float | None = 100.0, **more:
     return Progress(done, 40, left, stage, **more)
 
 
-BROKEN = Finished("focal [a]", "final", 3, 0.01, "failed", "ValueError: no [b]", 1.2, {})
+BROKEN = Finished("0a", "focal [a]", "final", 3, 0.01, "failed", "ValueError: no [b]", 1.2, {})
 
 
 def test_plain_progress_is_a_line_now_and_then() -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from infoloss.cli.complaints import reading
 from infoloss.cli.options import seconds
-from infoloss.cli.progress import shown
 from infoloss.cli.rerun import command
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ class CollectionStudy:
         from infoloss.study.collection import run_collection
 
         try:
-            with shown(self.run.form) as progress, self.run.workers() as workers, reading():
+            with self.run.told(self.folder) as progress, self.run.workers() as workers, reading():
                 found = run_collection(
                     self.plan,
                     self.sets,

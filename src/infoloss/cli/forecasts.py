@@ -6,8 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 from infoloss.cli.progress import duration
+from infoloss.data.names import counted
 from infoloss.study.description import model
-from infoloss.study.grammar import counted
 
 if TYPE_CHECKING:
     from infoloss.study.forecast import Forecast

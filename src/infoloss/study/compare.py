@@ -56,6 +56,12 @@ class Comparison:
 
         return render(self.analysis, self.folder if folder is None else Path(folder))
 
+    def log(self, to: str) -> int:
+        """Logs the training runs to "tensorboard:DIR" or "mlflow:URI" (extra ``log``); how many were new."""
+        from infoloss.study.log import log
+
+        return log(self.folder, to)
+
     def __repr__(self) -> str:
         return f"{self.verdict}\nRecords: {self.folder}"
 

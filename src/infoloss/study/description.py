@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from infoloss.data.names import counted
 from infoloss.study.design import Design
-from infoloss.study.grammar import counted, listed, spelt
+from infoloss.study.grammar import listed, spelt
 from infoloss.study.inference import alpha_at
 
 if TYPE_CHECKING:

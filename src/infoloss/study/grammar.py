@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["counted", "listed", "spelt"]
+from infoloss.data.names import counted
+
+__all__ = ["listed", "spelt"]
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-
-
-def counted(n: int, noun: str) -> str:
-    """
-    >>> counted(1, "seed"), counted(20, "seed"), counted(2, "loss")
-    ('1 seed', '20 seeds', '2 losses')
-    """
-    plural = {"loss": "losses", "class": "classes"}.get(noun, f"{noun}s")
-    return f"{n} {noun if n == 1 else plural}"
 
 
 def spelt(n: int, noun: str) -> str:

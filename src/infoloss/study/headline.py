@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from infoloss.data.names import counted
 from infoloss.study.analysis import LossResult
 from infoloss.study.design import Design
-from infoloss.study.grammar import counted
 from infoloss.study.inference.verdicts import UNITS
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from infoloss.data.names import counted
 from infoloss.study.analysis import Analysis, LossResult
-from infoloss.study.grammar import counted, listed
+from infoloss.study.grammar import listed
 from infoloss.study.headline import findings
 from infoloss.study.inference import Cell, Paired, judge
 from infoloss.study.plan import Margins

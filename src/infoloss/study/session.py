@@ -21,9 +21,11 @@ __all__ = ["Finished", "Materials", "Progress", "Report", "Session"]
 class Finished:
     """A run that has come to its end, and what came of it.
 
-    ``loss`` is its label, or the name of a reference line; ``status`` is "done", "diverged" or "failed".
+    ``id`` names its record; ``loss`` is its label, or the name of a reference line; ``status`` is "done",
+    "diverged" or "failed".
     """
 
+    id: str
     loss: str
     role: str
     seed: int
@@ -204,4 +206,4 @@ class Session:
 
 def _finished(job: Job, record: Mapping[str, Any]) -> Finished:
     told = {key: record[key] for key in ("learning_rate", "status", "error", "seconds", "validation")}
-    return Finished(loss=job.label, role=job.role, seed=job.seed, **told)
+    return Finished(id=job.id, loss=job.label, role=job.role, seed=job.seed, **told)

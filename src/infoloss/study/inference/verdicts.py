@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from infoloss.study.grammar import counted
+from infoloss.data.names import counted
 from infoloss.study.inference.estimates import (
     RATES,
     Estimate,

@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from infoloss.study.grammar import counted, listed, spelt
+from infoloss.data.names import counted
+from infoloss.study.grammar import listed, spelt
 from infoloss.study.inference.datasets import LEAST_FOR_AN_OUTCOME
 
 from . import bibliography

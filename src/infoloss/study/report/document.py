@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from infoloss.study.grammar import counted
+from infoloss.data.names import counted
 
 from . import sections
 from .bibliography import Source

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from infoloss.study.grammar import counted, listed
+from infoloss.data.names import counted
+from infoloss.study.grammar import listed
 
 from .bibliography import Source, loss_keys, method_keys
 from .wording import ALTERED, GROUPS, alpha_of, equivalence_level, metric, plain, questions, seed_count

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from infoloss.study.grammar import counted
+from infoloss.data.names import counted
 
 from . import diagrams, figures, methods, tables
 from .bibliography import Source, bibtex

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from infoloss.study.grammar import counted
+from infoloss.data.names import counted
 
 from .table import Body, Cell, Column, Table, code
 from .wording import (

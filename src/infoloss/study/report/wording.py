@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from infoloss.study.grammar import counted
+from infoloss.data.names import counted
 
 if TYPE_CHECKING:
     from infoloss.study.analysis import Analysis
