@@ -97,7 +97,7 @@ def compare(
         seeds: how many, or which; 20 for tables under 10,000 rows and 5 otherwise unless given. With the
             option ``until_decided`` they are the first of those that are added as long as need be.
         folder: where records are kept; named after data and study, in the working directory, unless given.
-        progress: called with a ``Progress`` after every run.
+        progress: called with a ``Progress`` after every run, and about once a second within long ones.
         workers: processes, one a core unless given; or an engine, as ``infoloss.study.cluster.Cluster()`` for
             a Ray cluster. Your own training runs in this process.
         shard: "2/4" does the second of four slices of the runs; other processes do the others in this folder.
@@ -164,7 +164,7 @@ def run(
         plan: as asked for.
         dataset: what is learnt from; the plan's own source unless given.
         folder: of the store; a name from data and design, in the working directory, unless given.
-        progress: called after every run.
+        progress: called after every run, and about once a second within long ones.
         workers: processes; one a core unless given, 1 runs in this process. Or an engine, left open.
         time_limit: seconds after which no run is begun; the study stays incomplete and can be resumed.
         retry_failed: run again what failed for another reason than divergence.
