@@ -4,15 +4,16 @@ import csv
 import json
 import re
 from contextlib import closing
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy import stats
 from study_cases import contents, small_plan
 
+import infoloss as il
 from infoloss.cli import main
-from infoloss.data import from_arrays
+from infoloss.data import collection, from_arrays
 from infoloss.study.across import across
 from infoloss.study.analysis import analyse
 from infoloss.study.collection import analyse_collection, run_collection
@@ -265,6 +266,42 @@ class TestStudy:
         bib = (tmp_path / "references.bib").read_text()
         assert "Dem{\\v{s}}ar" in bib
         assert (tmp_path / "figures" / "ranks.svg").exists()
+
+
+class TestFromPython:
+    OPTIONS = MappingProxyType(
+        {"losses": ["focal"], "seeds": 1, "tuning": False, "training": {"epochs": 1}, "workers": 1}
+    )
+
+    def test_a_list_is_a_study_of_each(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        found = il.compare(["wine", named("mine", 1)], **self.OPTIONS)
+        [folder] = tmp_path.iterdir()
+        assert (found.folder.resolve(), list(found.analysis.members)) == (folder, ["mine", "wine"])
+        alone = il.compare(named("mine", 1), **self.OPTIONS, folder="alone")
+        assert contents(folder / "mine") == contents(tmp_path / "alone")
+        assert found["mine"].analysis.verdicts == alone.analysis.verdicts
+        assert len(found["wine"].runs) == len(alone.runs)
+        assert "| `focal` |" in found.verdict
+        assert str(found) == found._repr_markdown_() == f"{found.verdict}\nRecords: {found.folder}"
+        page = found.report()
+        assert page == found.folder / "report.html"
+        assert all((folder / name / "report.html").exists() for name in ("mine", "wine"))
+        assert "infoloss.compare([…]" in page.read_text(encoding="utf-8")
+
+    def test_a_collection_and_what_it_leaves_alone(self, tmp_path):
+        for name in ("first", "second"):
+            table = [f"{a},{b},{row % 3}" for row, (a, b, *_) in enumerate(rows(len(name)))]
+            (tmp_path / f"{name}.csv").write_text("\n".join(["a,b,target", *table]))
+        found = il.compare(collection(tmp_path), **self.OPTIONS, folder=tmp_path / "study")
+        assert list(found.analysis.members) == ["first", "second"]
+        labels = list(np.arange(120) % 3)
+        features = il.compare(rows(0).tolist(), labels, **self.OPTIONS, folder=tmp_path / "one")
+        assert features.analysis.data["rows"] == "120", "a list of rows is one data set"
+
+    def test_options_of_arrays_are_refused(self):
+        with pytest.raises(PlanError, match="compare: name is for arrays"):
+            il.compare(["wine", "digits"], name="both", **self.OPTIONS)
 
 
 class TestPacked:

@@ -87,13 +87,9 @@ class CollectionStudy:
 def print_collection(found: CollectionAnalysis, out: Path | None = None) -> None:
     """Writes the reports of all data sets and of the whole, and prints the verdicts over data sets."""
     from infoloss.cli.results import print_verdict_table
-    from infoloss.study.report import render
-    from infoloss.study.report.collection import render_collection, summary
+    from infoloss.study.report.collection import render_all, summary
 
-    folder = out or found.folder
-    for name, analysis in found.members.items():
-        render(analysis, folder / found.folders[name])
-    path = render_collection(found, folder)
+    path = render_all(found, out or found.folder)
     print()
     print_verdict_table(summary(found), sys.stdout)
     print(f"Report: {path}")

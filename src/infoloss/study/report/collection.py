@@ -14,7 +14,7 @@ from infoloss.data.names import counted
 from infoloss.study.grammar import listed, spelt
 from infoloss.study.inference.datasets import LEAST_FOR_AN_OUTCOME
 
-from . import bibliography
+from . import bibliography, render
 from .document import Document
 from .files import collection_written
 from .forest import LEVEL, ROW, WIDTH, row_name
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from infoloss.study.collection import CollectionAnalysis
     from infoloss.study.inference import Verdict
 
-__all__ = ["render_collection", "summary"]
+__all__ = ["render_all", "render_collection", "summary"]
 
 
 def render_collection(found: CollectionAnalysis, folder: Path) -> Path:
@@ -37,6 +37,13 @@ def render_collection(found: CollectionAnalysis, folder: Path) -> Path:
     The reports of the single data sets are written by ``render``.
     """
     return collection_written(_document(found), summary(found), _csv_rows(found), Path(folder))
+
+
+def render_all(found: CollectionAnalysis, folder: Path) -> Path:
+    """Writes the reports of the single data sets too; the path of the page of all."""
+    for name, analysis in found.members.items():
+        render(analysis, folder / found.folders[name])
+    return render_collection(found, folder)
 
 
 def _document(found: CollectionAnalysis) -> Document:
