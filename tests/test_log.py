@@ -19,7 +19,7 @@ from infoloss.study.compare import Comparison, run
 from infoloss.study.log import LogError, Logged, log, opened
 from infoloss.study.pack import pack
 
-FINAL = {"test_accuracy", "test_nll", "test_nll_scaled", "best_epoch", "seconds", "best_epoch_validation_nll"}
+FINAL = {"test/accuracy", "test/nll_scaled", "best_epoch/epoch", "best_epoch/validation_nll", "cost/seconds"}
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +64,10 @@ def test_every_training_run_is_logged_once_with_what_its_record_says(study):
         assert asked == {"loss": record["label"], **{key: record[key] for key in asked if key != "loss"}}
         assert run.parameters["training.epochs"] == 3
         tested = (
-            {f"test_{k}": v for k, v in archive.scored(record).scores.items()} if "final" in run.place else {}
+            {f"test/{k}": v for k, v in archive.scored(record).scores.items()} if "final" in run.place else {}
         )
-        assert {key: run.metrics[key] for key in run.metrics if key.startswith("test_")} == tested
-        assert run.metrics["best_epoch_validation_accuracy"] == record["validation"]["accuracy"]
+        assert {key: run.metrics[key] for key in run.metrics if key.startswith("test/")} == tested
+        assert run.metrics["best_epoch/validation_accuracy"] == record["validation"]["accuracy"]
 
 
 def test_what_is_not_finite_is_left_out(study):
@@ -75,7 +75,7 @@ def test_what_is_not_finite_is_left_out(study):
     broken = {**record, "curve": [{"epoch": 1, "train_loss": None}], "validation": {"nll": math.inf}}
     run = Logged.of(FolderArchive(study.folder).design, broken, {"nll": math.nan})
     assert run.curve == {1: {}}
-    assert not {"best_epoch_validation_nll", "test_nll"} & run.metrics.keys()
+    assert not {"best_epoch/validation_nll", "test/nll"} & run.metrics.keys()
 
 
 def test_packed_and_several_studies_are_logged_too(study, tmp_path):
@@ -131,9 +131,14 @@ def test_the_study_goes_on_where_a_run_cannot_be_logged(tmp_path, monkeypatch, c
         "--jobs",
         "1",
     ]
-    words += ["--shard", "1/1", "--out", str(tmp_path / "s"), "--log", "mlflow:x", "--quiet"]
+    words += ["--out", str(tmp_path / "s"), "--log", "mlflow:x", "--quiet"]
     assert main(words) == 0
-    assert capsys.readouterr().err == "infoloss: runs are not logged any more: no server\n"
+    said = (
+        f"infoloss: runs are not logged any more: no server; infoloss log {tmp_path / 's'} … makes up for it"
+    )
+    answer = capsys.readouterr()
+    assert answer.err == f"{said}\n", "once"
+    assert "Report: " in answer.out
     assert len(trainings(tmp_path / "s")) == 2
     assert main(["log", str(tmp_path / "s"), "mlflow:x"]) == 0
     assert len(kept.runs) == 2
@@ -186,7 +191,7 @@ def test_tensorboard_shows_the_records(tmp_path, monkeypatch, capsys):
                 assert values[entry["epoch"]] == pytest.approx(entry[name], rel=1e-6)
                 assert len(values) == 2
         tags = set(found.Tags()["scalars"])
-        assert tags >= FINAL if record["role"] == "final" else not any(t.startswith("test_") for t in tags)
+        assert tags >= FINAL if record["role"] == "final" else not any(t.startswith("test/") for t in tags)
         content = found.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
         given = HParamsPluginData.FromString(content).session_start_info.hparams
         assert given["loss"].string_value == record["label"]

@@ -572,6 +572,22 @@ def test_the_scope_claims_no_more_than_the_intervals_cover(examples, resampled, 
     assert ("nadeau2003" in (tmp_path / "references.bib").read_text(encoding="utf-8")) == corrected
 
 
+def test_the_scope_says_what_there_is_and_no_more(full, tmp_path):
+    several, ends = (
+        "probabilities after temperature scaling are questions of their own",
+        "names of learning curves",
+    )
+    page, _ = rendered(full, tmp_path)
+    assert several in page.words
+    assert ends in page.words
+    page, _ = rendered(scores_file(), tmp_path)
+    assert several not in page.words
+    assert ends not in page.words
+    page, _ = rendered(small(seeds=1), tmp_path)
+    assert "There is no interval yet: the runs show no spread" in page.words
+    assert "The intervals cover" not in page.words
+
+
 def test_long_names_stay_apart_when_cut():
     names = [f"cross_entropy + {beta}*entropy + something_long_{beta}_at_the_end" for beta in range(30)]
     short = abbreviated(names, 14)

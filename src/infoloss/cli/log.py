@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,14 +52,14 @@ def logging(show: Report, folder: Path, target: str | None, *, rest: bool = True
     if target is None:
         yield show
         return
-    from infoloss.study.log import log as logged
     from infoloss.study.log import opened
 
     with reading():
         to = opened(target)
-    yield _Logging(show, folder, to)
+    told = _Logging(show, folder, to)
+    yield told
     if rest:
-        logged(folder, to)
+        told.rest()
 
 
 class _Logging:
@@ -72,13 +72,25 @@ class _Logging:
 
     def __call__(self, progress: Progress) -> None:
         self._show(progress)
-        if progress.run is None or self._fails:
+        if progress.run is not None:
+            id = progress.run.id
+            self._try(lambda: self._log(progress.data).write(id))
+
+    def rest(self) -> None:
+        """Logs what else is in the folder."""
+        from infoloss.study.log import log as logged
+
+        self._try(lambda: logged(self._folder, self._to))
+
+    def _try(self, write: Callable[[], object]) -> None:
+        if self._fails:
             return
         try:
-            self._log(progress.data).write(progress.run.id)
+            write()
         except Exception as error:
             self._fails = True
-            print(f"infoloss: runs are not logged any more: {error}", file=sys.stderr)
+            again = f"infoloss log {self._folder} … makes up for it"
+            print(f"infoloss: runs are not logged any more: {error}; {again}", file=sys.stderr)
 
     def _log(self, data: str) -> FolderLog:
         from infoloss.study.collection import member_folder

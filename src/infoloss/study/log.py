@@ -55,9 +55,9 @@ class Logged:
             record: of a run of the role "tuning" or "final".
             scores: of its test rows; empty where it saw none.
         """
-        at_best = {f"best_epoch_validation_{key}": value for key, value in record["validation"].items()}
-        test = {f"test_{key}": value for key, value in scores.items()}
-        cost = {key: record[key] for key in ("best_epoch", *COSTS)}
+        at_best = {f"best_epoch/validation_{key}": value for key, value in record["validation"].items()}
+        test = {f"test/{key}": value for key, value in scores.items()}
+        cost = {f"cost/{key}": record[key] for key in COSTS}
         return cls(
             study=design.name,
             study_sha256=sha256(design.fixed),
@@ -67,7 +67,7 @@ class Logged:
                 int(entry["epoch"]): _finite({key: entry[key] for key in entry if key != "epoch"})
                 for entry in record["curve"]
             },
-            metrics=_finite({**at_best, **test, **cost}),
+            metrics=_finite({**at_best, **test, **cost, "best_epoch/epoch": record["best_epoch"]}),
         )
 
     @property

@@ -16,26 +16,30 @@ if TYPE_CHECKING:
     from infoloss.study.analysis import Analysis
 
 
-def scope(analysis: Analysis) -> str:
+def scope(analysis: Analysis) -> tuple[str, ...]:
     """What the verdict is about, and what it is not."""
     if not analysis.verdicts:
-        return "There is no verdict: it takes a baseline and at least one other loss with paired seeds."
+        return ("There is no verdict: it takes a baseline and at least one other loss with paired seeds.",)
     covers = _covered(analysis)
     level = equivalence_level(alpha_of(analysis))
-    sentences = [
+    several = (
+        "Labels, probabilities as they come and probabilities after temperature scaling are questions of "
+        "their own; a loss may win one and lose another.",
+    )
+    ends = (
+        "; the names of learning curves stand at their ends" if any(x.curve for x in analysis.losses) else ""
+    )
+    return (
         f"The verdicts are about this data source ({analysis.data.get('name', 'the data')}) and this "
-        f"recipe: what to expect of these losses {_reach(covers)}.",
+        f"recipe: what to expect of these losses {_reach(covers)}. Nothing here says that a loss is better "
+        "on other data, with another model or another budget.",
         f"The intervals cover: {'; '.join(covers)}." if covers else _no_interval(analysis),
         "Better or worse means that the interval adjusted for all verdicts together (Holm) excludes zero. "
         f"Equivalent means that the {level} interval lies within the margin{_margins(analysis)}, which was "
         "fixed before running. Undecided means neither: the data do not tell.",
-        "Labels, probabilities as they come and probabilities after temperature scaling are three questions "
-        "with three answers; a loss may win one and lose another.",
-        "Nothing here says that a loss is better on other data, with another model or another budget.",
-        "Losses stand in the order of the study, the baseline first, in every table and figure; the names "
-        "of learning curves stand at their ends.",
-    ]
-    return " ".join(sentences)
+        *(several if len(questions(analysis)) > 1 else ()),
+        f"Losses stand in the order of the study, the baseline first, in every table and figure{ends}.",
+    )
 
 
 def _covered(analysis: Analysis) -> list[str]:

@@ -29,7 +29,7 @@ def _runs(losses: Iterable[LossResult]) -> str:
 
 
 def scope(analysis: Analysis) -> Section:
-    return Section("scope", "What the verdict is about", (Words((methods.scope(analysis),)),))
+    return Section("scope", "What the verdict is about", (Words(methods.scope(analysis), points=True),))
 
 
 def scores(analysis: Analysis) -> Section:
