@@ -133,7 +133,7 @@ def confusion(loss: LossResult, classes: Sequence[str], label: str) -> Panel | N
     size = len(counts)
     cell = min(30.0, 300.0 / size)
     names = list(abbreviated(list(classes), 9).values())
-    left, top = 12.0 + 6.2 * max(map(len, names)), 40.0 + 6.2 * max(map(len, names))
+    left, top = 26.0 + 6.2 * max(map(len, names)), 42.0 + 6.2 * max(map(len, names))
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1.0)
     worst = max(float((share - np.diag(np.diag(share))).max()), 1e-9)
     cells = [
@@ -157,6 +157,8 @@ def confusion(loss: LossResult, classes: Sequence[str], label: str) -> Panel | N
             for i, name in enumerate(names)
         ),
         *(_column_name(name, left + cell * (j + 0.5), top - 6) for j, name in enumerate(names)),
+        text("predicted", left + cell * size / 2, 30, "axis", text_anchor="middle"),
+        _upward("true", 10, top + cell * size / 2),
     )
     wrong = counts.sum() - np.trace(counts)
     spoken = f"Confusion matrix of {loss.label}: {wrong:.0f} errors of {counts.sum():.0f} test predictions"
