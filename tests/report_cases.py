@@ -122,9 +122,9 @@ def scores_file(seeds: int = 8) -> Analysis:
 
 
 def collection() -> CollectionAnalysis:
-    """The study of three losses on six simulated data sets, which differ in their classes."""
+    """The study of five losses on six simulated data sets, which differ in their classes."""
     members = {
-        f"{classes} classes": study(MODELS[:3], seeds=3, classes=classes, rows=60) for classes in range(2, 8)
+        f"{classes} classes": study(MODELS[:5], seeds=3, classes=classes, rows=60) for classes in range(2, 8)
     }
     folders = {name: name.replace(" ", "-") for name in members}
     return CollectionAnalysis(Path("simulated"), members, folders, across(members), "infoloss compare …")

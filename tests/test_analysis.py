@@ -192,8 +192,8 @@ def test_the_edge_of_the_grid_is_noted(tmp_path):
     book.tuned("min_ent")
     notes = [note for note in analyse(tmp_path).notes if "of the grid" in note]
     assert len(notes) == 2
-    assert notes[0].startswith("cross_entropy: the chosen learning rate 0.001 is the lowest")
-    assert notes[1].startswith("squentropy: the chosen learning rate 0.03 is the highest")
+    assert notes[0].startswith("0.001, the lowest learning rate of the grid, was chosen for cross_entropy:")
+    assert notes[1].startswith("0.03, the highest learning rate of the grid, was chosen for squentropy:")
 
 
 def test_untuned_studies_have_no_verdict_on_rank(tmp_path):
@@ -232,7 +232,7 @@ def test_mixed_versions_are_noted(book):
 def test_damaged_records_are_left_out_and_noted(book):
     path = next((book.folder / "runs").iterdir()) / "record.json"
     path.write_text("{")
-    assert any("1 records are damaged" in note for note in analyse(book.folder).notes)
+    assert any("damaged and left out: 1 record;" in note for note in analyse(book.folder).notes)
 
 
 def test_the_rest_of_the_analysis_tells_how_it_was_done(book):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -38,6 +39,7 @@ from infoloss.study.analysis import Analysis, analyse
 from infoloss.study.compare import Finished, Progress
 from infoloss.study.design import default_losses
 from infoloss.study.plan import Plan
+from infoloss.study.session import UnderWay
 
 SMALL = ["wine", "--losses", "squentropy", "-0.1*entropy + cross_entropy"]
 QUICK = ["--seeds", "2", "--epochs", "3", "--hidden", "8", "--tuning-seeds", "1", "--jobs", "1"]
@@ -346,6 +348,17 @@ def test_the_pages_commands_are_understood(asked: Any, line: str, monkeypatch: A
 # A study
 
 
+def test_one_of_a_thing_is_named_as_one(infoloss: Any, tmp_path: Path) -> None:
+    small = ["--losses", "squentropy", "--epochs", "1", "--hidden", "4", "--jobs", "1", "--out", "s"]
+    answer = infoloss("compare", "wine", *small, "--seeds", "1", "--tuning-seeds", "1")
+    assert answer.code == 0
+    dry = infoloss("compare", "wine", *small, "--seeds", "3", "--tuning-seeds", "1", "--dry-run")
+    report = (tmp_path / "s" / "report.md").read_text(encoding="utf-8")
+    assert "1 tuning seed," in report
+    for text in (answer.out, report, dry.out):
+        assert not re.search(r"(?<![\d.,])1 (\w+ )?(seeds|runs|losses|splits|rows|trials|data sets)\b", text)
+
+
 def test_compare_ends_with_verdicts_report_and_two_lines_that_run(infoloss: Any, tmp_path: Path) -> None:
     answer = infoloss("compare", *SMALL, *QUICK)
     assert answer.code == 0
@@ -585,7 +598,7 @@ def told(done: int, stage: str = "training", left: float | None = 100.0, **more:
     return Progress(done, 40, left, stage, **more)
 
 
-BROKEN = Finished("focal [a]", "final", 3, 0.01, "failed", "ValueError: no [b]", 1.2, {})
+BROKEN = Finished("0a", "focal [a]", "final", 3, 0.01, "failed", "ValueError: no [b]", 1.2, {})
 
 
 def test_plain_progress_is_a_line_now_and_then() -> None:
@@ -651,12 +664,42 @@ def test_progress_over_data_sets_says_which() -> None:
     ]
 
 
+LONG = tuple(UnderWay(loss, "final", 3, 0.01, 12, 50) for loss in ("focal [a]", "mae", "min_ent", "kl"))
+
+
+def test_the_epochs_of_long_runs_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    said = "focal [a], seed 3: epoch 12/50"
+    for stream in (io.StringIO(), Terminal()):
+        with shown(stream=stream) as show:
+            show(told(20, under_way=LONG[:1]))
+        assert said in stream.getvalue()
+    lines = io.StringIO()
+    with shown("lines", stream=lines) as show:
+        show(told(20, under_way=LONG))
+    assert lines.getvalue() == (
+        f"training: 20 of 40 runs, 2 min left; {said}; mae, seed 3: epoch 12/50; and 2 more\n"
+    )
+    written = io.StringIO()
+    with shown("json", stream=written) as show:
+        show(told(20, under_way=LONG[:1]))
+    [run] = json.loads(written.getvalue())["under_way"]
+    assert run == {
+        "loss": "focal [a]",
+        "role": "final",
+        "seed": 3,
+        "learning_rate": 0.01,
+        "epoch": 12,
+        "epochs": 50,
+    }
+
+
 def test_json_progress_is_an_object_a_line(infoloss: Any) -> None:
     answer = infoloss("compare", *SMALL, *QUICK, "--no-tune", "--progress", "json")
     lines = [json.loads(line) for line in answer.err.splitlines()]
     ended = [line for line in lines if line["run"]]
     assert [line["done"] for line in ended] == list(range(1, lines[-1]["total"] + 1))
-    begun = [line for line in lines if not line["run"]]
+    begun = [line for line in lines if not line["run"] and not line["under_way"]]
     assert [line["stage"] for line in begun] == ["training"], "nothing is tuned"
     assert (begun[0]["done"], begun[0]["seconds_left"], begun[0]["failed"]) == (0, None, 0)
     for line in ended:

@@ -2,16 +2,18 @@
 
 import csv
 import json
+import re
 from contextlib import closing
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy import stats
 from study_cases import contents, small_plan
 
+import infoloss as il
 from infoloss.cli import main
-from infoloss.data import from_arrays
+from infoloss.data import collection, from_arrays
 from infoloss.study.across import across
 from infoloss.study.analysis import analyse
 from infoloss.study.collection import analyse_collection, run_collection
@@ -22,6 +24,7 @@ from infoloss.study.members import holds
 from infoloss.study.pack import pack
 from infoloss.study.plan import Plan, PlanError
 from infoloss.study.report.collection import render_collection
+from infoloss.study.report.table import markdown_text
 from infoloss.study.store import Store, StoreError
 
 
@@ -195,10 +198,10 @@ class TestStudy:
         write = Store.write
         monkeypatch.setattr(Store, "write", lambda self, *given: written.append(given) or write(self, *given))
         again = [named("two", 2), named("one", 1)]
-        assert list(run_collection(small_plan(), again, folder, workers=1).members) == list(SETS)
+        assert list(run_collection(small_plan(), again, folder, workers=1).members) == sorted(SETS)
         assert written == []
         found = run_collection(small_plan(), [named("four", 4)], folder, workers=1, command="the command")
-        assert list(found.members) == [*SETS, "four"]
+        assert list(found.members) == sorted([*SETS, "four"])
         assert len(written) == len(contents(folder / "four"))
 
     def test_the_same_worker_processes_serve_all_data_sets(self, tmp_path, monkeypatch):
@@ -246,6 +249,12 @@ class TestStudy:
         for words in ("Over all data sets", "Mean rank of each loss", "three-3/report.html", "the command"):
             assert words in text
         assert "data sets: with fewer than 6 there is no verdict" in markdown
+        begun = list(json.loads((folder / "collection.json").read_text())["folders"])
+        assert list(found.members) == sorted(begun) != begun
+        tables = markdown.split("## Each data set", 1)[1].split("## ", 1)[0].split("\n\n")
+        named = [re.findall(r"^\| (?!data set|:)(\S.*?) \|", table, re.MULTILINE) for table in tables]
+        assert [names for names in named if names] == [[markdown_text(name) for name in found.members]] * 3
+        assert "data sets by name, in every table" in markdown
         lines = list(csv.DictReader((tmp_path / "datasets.csv").read_text().splitlines()))
         verdicts = [(n, v) for n, analysis in found.members.items() for v in analysis.verdicts]
         assert len(lines) == len(verdicts)
@@ -257,6 +266,42 @@ class TestStudy:
         bib = (tmp_path / "references.bib").read_text()
         assert "Dem{\\v{s}}ar" in bib
         assert (tmp_path / "figures" / "ranks.svg").exists()
+
+
+class TestFromPython:
+    OPTIONS = MappingProxyType(
+        {"losses": ["focal"], "seeds": 1, "tuning": False, "training": {"epochs": 1}, "workers": 1}
+    )
+
+    def test_a_list_is_a_study_of_each(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        found = il.compare(["wine", named("mine", 1)], **self.OPTIONS)
+        [folder] = tmp_path.iterdir()
+        assert (found.folder.resolve(), list(found.analysis.members)) == (folder, ["mine", "wine"])
+        alone = il.compare(named("mine", 1), **self.OPTIONS, folder="alone")
+        assert contents(folder / "mine") == contents(tmp_path / "alone")
+        assert found["mine"].analysis.verdicts == alone.analysis.verdicts
+        assert len(found["wine"].runs) == len(alone.runs)
+        assert "| `focal` |" in found.verdict
+        assert str(found) == found._repr_markdown_() == f"{found.verdict}\nRecords: {found.folder}"
+        page = found.report()
+        assert page == found.folder / "report.html"
+        assert all((folder / name / "report.html").exists() for name in ("mine", "wine"))
+        assert "infoloss.compare([…]" in page.read_text(encoding="utf-8")
+
+    def test_a_collection_and_what_it_leaves_alone(self, tmp_path):
+        for name in ("first", "second"):
+            table = [f"{a},{b},{row % 3}" for row, (a, b, *_) in enumerate(rows(len(name)))]
+            (tmp_path / f"{name}.csv").write_text("\n".join(["a,b,target", *table]))
+        found = il.compare(collection(tmp_path), **self.OPTIONS, folder=tmp_path / "study")
+        assert list(found.analysis.members) == ["first", "second"]
+        labels = list(np.arange(120) % 3)
+        features = il.compare(rows(0).tolist(), labels, **self.OPTIONS, folder=tmp_path / "one")
+        assert features.analysis.data["rows"] == "120", "a list of rows is one data set"
+
+    def test_options_of_arrays_are_refused(self):
+        with pytest.raises(PlanError, match="compare: name is for arrays"):
+            il.compare(["wine", "digits"], name="both", **self.OPTIONS)
 
 
 class TestPacked:

@@ -486,6 +486,29 @@ def test_forest_places_better_to_the_right_for_scores_and_for_errors(full, metri
         assert (at > zero) == leads
 
 
+def test_losses_have_one_order_in_every_table_and_figure(full, folder):
+    labels = [loss.label for loss in full.losses]
+    assert labels != sorted(labels)
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    ordered = 0
+    for table in tables:
+        first = re.findall(r"^\| `(.+?)`", table, re.MULTILINE)
+        named = [label for label in first if label in labels]
+        once = [label for place, label in enumerate(named) if label not in named[:place]]
+        assert once == [label for label in labels if label in once], table
+        ordered += len(once) > 2
+    assert ordered >= 7
+    for name, shown in (("forest", labels[1:]), ("calibration", labels), ("reliability", labels)):
+        drawing = ElementTree.parse(folder / "figures" / f"{name}.svg")
+        cut = {short: label for label, short in abbreviated(labels, 28).items()} | {
+            label: label for label in labels
+        }
+        words = [cut[t.text] for t in drawing.iter(f"{SVG}text") if t.text in cut]
+        assert words[: len(shown)] == shown, name
+    assert "in the order of the study, the baseline first" in text
+
+
 def test_forest_draws_intervals_to_scale(full):
     verdicts = [verdict for verdict in full.verdicts if verdict.metric == "accuracy"]
     drawing = ElementTree.fromstring(forest(verdicts, 0.5).inline())
@@ -547,6 +570,22 @@ def test_the_scope_claims_no_more_than_the_intervals_cover(examples, resampled, 
     assert f"The intervals cover: {verdicts[0].covers}." in page.words
     corrected = not examples and resampled
     assert ("nadeau2003" in (tmp_path / "references.bib").read_text(encoding="utf-8")) == corrected
+
+
+def test_the_scope_says_what_there_is_and_no_more(full, tmp_path):
+    several, ends = (
+        "probabilities after temperature scaling are questions of their own",
+        "names of learning curves",
+    )
+    page, _ = rendered(full, tmp_path)
+    assert several in page.words
+    assert ends in page.words
+    page, _ = rendered(scores_file(), tmp_path)
+    assert several not in page.words
+    assert ends not in page.words
+    page, _ = rendered(small(seeds=1), tmp_path)
+    assert "There is no interval yet: the runs show no spread" in page.words
+    assert "The intervals cover" not in page.words
 
 
 def test_long_names_stay_apart_when_cut():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from browser import FOUND, Tab, tab
-from report_cases import MODELS, collection, scores_file, study
+from report_cases import MODELS, Model, collection, scores_file, study
 
 from infoloss.study.report import render
 from infoloss.study.report.collection import render_collection
@@ -21,6 +21,9 @@ pytestmark = pytest.mark.skipif(FOUND is None, reason="needs Chromium or Chrome"
 DESKTOP, PHONE = 1200, 390
 # The drawn marks of each figure; a path of one point or a bar of no height is drawn by no browser.
 MARKS = "path.curve, path.filled, path.hollow, line.adjusted, line.unadjusted, rect.wrong, rect.right"
+
+
+MANY = tuple(Model(f"focal(gamma={index}) + 0.1*entropy", 2.8 + 0.02 * index, 1.0) for index in range(20))
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +39,7 @@ def pages(tmp_path_factory) -> dict[str, Path]:
         "study": render(study(seeds=4, rows=120), where / "study"),
         "two classes": render(study(MODELS[:2], seeds=3, classes=2, rows=60), where / "two"),
         "scores": render(scores_file(), where / "scores"),
+        "many losses": render(study(MANY, seeds=3, rows=60), where / "many"),
         "collection": render_collection(collection(), where / "collection"),
     }
 
@@ -88,7 +92,7 @@ def test_every_plot_is_drawn(chromium, page, width):
           finite: marks.every((box) => isFinite(box.x + box.y + box.width + box.height)),
         }};
     }})""")
-    assert len(drawings) == page.read_text(encoding="utf-8").count("<svg")
+    assert len(drawings) == page.read_text(encoding="utf-8").count('class="drawing"')
     for drawing in drawings:
         assert min(drawing["wide"], drawing["high"]) > 80
         assert drawing["drawn"] >= 1
@@ -254,3 +258,65 @@ def luminance(colour: str) -> float:
     parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+BOXES = """(selector) => [...document.querySelectorAll(selector)].map((found) => {
+  const box = found.getBoundingClientRect();
+  return { words: found.textContent, left: box.left, right: box.right, top: box.top, bottom: box.bottom };
+})"""
+
+
+def boxes(chromium: Tab, selector: str) -> list[dict]:
+    return chromium.value(f"({BOXES})({selector!r})")
+
+
+def overlap(a: dict, b: dict) -> bool:
+    """More than a pixel, which is what fonts reach beyond their letters."""
+    return min(a["right"], b["right"]) - max(a["left"], b["left"]) > 1 and (
+        min(a["bottom"], b["bottom"]) - max(a["top"], b["top"]) > 1
+    )
+
+
+@pytest.mark.parametrize("name", ["study", "many losses"])
+def test_names_cover_neither_each_other_nor_a_point(chromium, pages, name):
+    chromium.show(width=DESKTOP)
+    chromium.open(pages[name])
+    words = boxes(chromium, "#figure-calibration text")
+    points = boxes(chromium, "#figure-calibration [data-tip] path:not(.hit)")
+    assert len(words) > len(points) / 2 >= 8
+    for place, one in enumerate(words):
+        others = [*words[place + 1 :], *points]
+        assert not [other["words"] for other in others if overlap(one, other)], one["words"]
+
+
+@pytest.mark.parametrize("figure", ["forest", "ranks"])
+def test_words_cover_no_line_that_is_read(chromium, pages, figure):
+    """Every row has a strip of paper over the lines, and its words stay inside."""
+    chromium.show(width=DESKTOP)
+    chromium.open(pages["collection" if figure == "ranks" else "study"])
+    strips = boxes(chromium, f"#figure-{figure} rect.paper")
+    words = boxes(chromium, f"#figure-{figure} [data-tip] text")
+    named = [one for one in words if not re.fullmatch(r"[+−][\d.]+", one["words"])]
+    assert len(named) >= len(strips) >= 9
+    for one in named:
+        holds = [s for s in strips if s["top"] - 2 <= one["top"] and one["bottom"] <= s["bottom"] + 2]
+        assert any(overlap(strip, one) for strip in holds), one["words"]
+    for strip in strips:
+        marks = boxes(chromium, f"#figure-{figure} path.filled, #figure-{figure} path.hollow")
+        assert not any(overlap(strip, mark) for mark in marks)
+
+
+def test_a_table_that_is_wider_than_a_phone_says_so_and_shows_numbers(chromium, pages):
+    chromium.show(width=PHONE, touch=True)
+    chromium.open(pages["collection"])
+    found = chromium.value("""[...document.querySelectorAll(".scroll")].map((box) => ({
+      wide: box.scrollWidth > box.clientWidth + 1,
+      says: getComputedStyle(box, "::before").content,
+      frame: box.getBoundingClientRect().right,
+      first: box.querySelector("tbody td:nth-child(3)")?.getBoundingClientRect().right,
+    }))""")
+    assert sum(table["wide"] for table in found) >= 3
+    for table in found:
+        assert ("scroll sideways" in table["says"]) == table["wide"]
+        if table["wide"]:
+            assert table["first"] < table["frame"] - 30, "the first loss is seen, and that more follow"

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -235,6 +237,67 @@ class TestRun:
         assert told[0].seconds_left is None
         assert (told[-1].done, told[-1].seconds_left) == (told[-1].total, 0.0)
         assert {p.total for p in told} == {2 * (RATES + 1) + REFERENCES}
+
+
+class TestEpochs:
+    """How far a run is, told from within it."""
+
+    def test_they_are_told_at_most_once_a_second_and_of_short_runs_not_at_all(self):
+        times = iter([0.0, 0.4, 0.9, 1.1, 1.1, 1.5, 2.0, 2.2, 2.2])
+        heard = []
+        told = runs.paced(lambda *at: heard.append(at), clock=lambda: next(times))
+        for epoch in range(1, 7):
+            told(epoch, 6)
+        assert heard == [(3, 6), (6, 6)]
+
+    @pytest.mark.parametrize("engine", [Serial, lambda: Workers(1)])
+    def test_they_come_from_every_engine_and_change_no_number(self, engine):
+        made, heard, threads = materials(tuning=False, training={"epochs": 600}), [], set()
+        job = made.training("final", made.design.baseline, 0, 0.01)
+
+        def progress(*at):
+            heard.append(at)
+            threads.add(threading.current_thread())
+
+        with closing(engine()) as opened:
+            [(_, outcome)] = opened.outcomes([job], made, progress)
+        [(_, silent)] = Serial().outcomes([job], made)
+        assert outcome.fields["status"] == "done"
+        assert outcome.predictions == silent.predictions
+        assert outcome.fields["curve"] == silent.fields["curve"]
+        took = outcome.fields["seconds"]
+        assert (took > 1.5) <= len(heard) <= took
+        assert all(at[0] is job and at[2] == 600 for at in heard)
+        assert [at[1] for at in heard] == sorted({at[1] for at in heard})
+        assert threads <= {threading.current_thread()}
+
+    @pytest.fixture
+    def told_at_once(self, monkeypatch):
+        monkeypatch.setattr("infoloss.study.engines.paced", lambda told: told)
+        monkeypatch.setattr("infoloss.study.session.SECONDS_BETWEEN", 0.0)
+
+    def test_a_study_tells_its_runs_under_way_and_the_time_left(self, told_at_once, tmp_path):
+        told = []
+        run(small_plan(losses=["focal"], seeds=1, tuning=False), blobs(), tmp_path, told.append, workers=1)
+        within = [at for at in told if at.under_way]
+        assert [(at.under_way[0].loss, at.under_way[0].epoch, at.under_way[0].epochs) for at in within] == [
+            (loss, epoch, 3) for loss in ("cross_entropy", "focal") for epoch in (1, 2, 3)
+        ]
+        assert all(len(at.under_way) == 1 and at.run is None for at in within)
+        assert [at.done for at in within] == [0, 0, 0, 1, 1, 1]
+        assert told[0].seconds_left is None
+        assert told[1].seconds_left > 0, "known before the first run has ended"
+        assert [at.run.loss for at in told if at.run][:2] == ["cross_entropy", "focal"]
+        assert told[-1].seconds_left == 0
+
+    def test_an_error_of_who_is_told_is_not_the_runs(self, told_at_once, tmp_path):
+        def progress(at):
+            if at.under_way:
+                raise LookupError("nobody listens")
+
+        with pytest.raises(LookupError, match="nobody listens"):
+            run(small_plan(losses=["focal"], seeds=1, tuning=False), blobs(), tmp_path, progress, workers=1)
+        assert [record["status"] for record in records(tmp_path)[0].values()] == ["done"]
 
 
 class TestFailure:
@@ -535,7 +598,7 @@ def test_serial_runs_on_one_thread_and_restores_the_number():
     threads = []
     made = materials(tuning=False)
 
-    def performed(config, arrays):
+    def performed(config, arrays, told):
         threads.append(torch.get_num_threads())
         return runs.failed("")
 

@@ -63,11 +63,11 @@ def blobs(n, seed):
 SETTINGS = Settings(learning_rate=0.03, epochs=8, batch_size=16)
 
 
-def trained(criterion=None, settings=SETTINGS, seed=3, metric="accuracy", train=None):
+def trained(criterion=None, settings=SETTINGS, seed=3, metric="accuracy", train=None, told=None):
     model = build("mlp", input_shape=(3,), classes=3, seed=seed, hidden=(8,))
     criterion = CrossEntropy() if criterion is None else criterion
     train = blobs(70, 0) if train is None else train
-    return fit(model, criterion, train, blobs(90, 1), settings=settings, seed=seed, metric=metric)
+    return fit(model, criterion, train, blobs(90, 1), settings=settings, seed=seed, metric=metric, told=told)
 
 
 def test_a_rerun_is_identical_bit_for_bit():
@@ -75,6 +75,16 @@ def test_a_rerun_is_identical_bit_for_bit():
     assert torch.equal(first.validation_logits, second.validation_logits)
     assert first.curve == second.curve
     assert not torch.equal(first.validation_logits, trained(seed=4).validation_logits)
+
+
+def test_every_epoch_is_told_and_telling_changes_nothing():
+    heard = []
+    told = trained(told=lambda *at: heard.append(at))
+    assert heard == [(epoch, SETTINGS.epochs) for epoch in range(1, SETTINGS.epochs + 1)]
+    assert told.curve == trained().curve
+    heard.clear()
+    trained(CrossEntropy(poison_at=3 * 5 + 1), told=lambda *at: heard.append(at))
+    assert heard == [(epoch, SETTINGS.epochs) for epoch in (1, 2, 3)], "the fourth diverged"
 
 
 def test_losses_of_a_seed_see_the_same_batches():

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from infoloss.cli.complaints import reading
 from infoloss.cli.options import seconds
-from infoloss.cli.progress import shown
 from infoloss.cli.rerun import command
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ class CollectionStudy:
         from infoloss.study.collection import run_collection
 
         try:
-            with shown(self.run.form) as progress, self.run.workers() as workers, reading():
+            with self.run.told(self.folder) as progress, self.run.workers() as workers, reading():
                 found = run_collection(
                     self.plan,
                     self.sets,
@@ -88,13 +87,9 @@ class CollectionStudy:
 def print_collection(found: CollectionAnalysis, out: Path | None = None) -> None:
     """Writes the reports of all data sets and of the whole, and prints the verdicts over data sets."""
     from infoloss.cli.results import print_verdict_table
-    from infoloss.study.report import render
-    from infoloss.study.report.collection import render_collection, summary
+    from infoloss.study.report.collection import render_all, summary
 
-    folder = out or found.folder
-    for name, analysis in found.members.items():
-        render(analysis, folder / found.folders[name])
-    path = render_collection(found, folder)
+    path = render_all(found, out or found.folder)
     print()
     print_verdict_table(summary(found), sys.stdout)
     print(f"Report: {path}")

@@ -29,6 +29,7 @@ for _name, _place, _help in (
     ("score", "records:score", "Score a study's stored predictions with a metric of your own."),
     ("export", "records:export", "Write all runs of a study as one tidy table."),
     ("pack", "records:pack", "Pack a study into one small file, fit for git."),
+    ("log", "log:log", "Log a study's runs to TensorBoard or MLflow."),
     ("verdict", "reports:verdict", "Judge scores from elsewhere: a table of loss, seed and metrics."),
     ("data", "datasets:data", "List the known data sets, or describe one, or your own."),
     ("losses", "catalogue:losses", "List the losses and regularisers, or describe one."),

@@ -14,6 +14,7 @@ from cyclopts import Group, Parameter
 from infoloss.cli.collections import CollectionStudy
 from infoloss.cli.complaints import InputError, reading
 from infoloss.cli.doctor import lacking
+from infoloss.cli.log import logging
 from infoloss.cli.options import (
     DataOptions,
     JudgingOptions,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from infoloss.study.design import Design
     from infoloss.study.engines import Engine
     from infoloss.study.plan import Plan
+    from infoloss.study.session import Report
 
 __all__ = ["compare", "demo"]
 
@@ -68,11 +70,21 @@ class Running:
         "How progress is shown: auto is a bar on a terminal and lines elsewhere; json an object a line.",
         "auto",
     )
+    log: str | None = running("Log every run as it ends: tensorboard:DIR or mlflow:URI (extra: log).")
     quiet: Annotated[bool, Parameter(negative=())] = running("No progress, as --progress none.", False)
 
     @property
     def form(self) -> Form:
         return "none" if self.quiet else self.progress
+
+    @contextmanager
+    def told(self, folder: Path) -> Iterator[Report]:
+        """What is told of every run: shown, and logged where that is asked for."""
+        with (
+            shown(self.form) as show,
+            logging(show, folder, self.log, rest=self.shard is None) as report,
+        ):
+            yield report
 
     @contextmanager
     def workers(self) -> Iterator[int | Engine | None]:
@@ -197,7 +209,7 @@ class Study:
     def _analysis(self) -> Analysis:
         from infoloss.study.compare import run
 
-        with shown(self.run.form) as progress, self.run.workers() as workers:
+        with self.run.told(self.folder) as progress, self.run.workers() as workers:
             return run(
                 self.plan,
                 self.data,

@@ -32,9 +32,10 @@ def known(error: Exception) -> tuple[str, int] | None:
 
     from infoloss.study.cluster import ClusterError
     from infoloss.study.design import DesignError
+    from infoloss.study.log import LogError
     from infoloss.study.plan_errors import PlanError
     from infoloss.study.store import StoreError
 
     if isinstance(error, InputError | CycloptsError | PlanError | DesignError):
         return str(error).strip(), 2
-    return (str(error), 1) if isinstance(error, StoreError | ClusterError) else None
+    return (str(error), 1) if isinstance(error, StoreError | ClusterError | LogError) else None

@@ -6,8 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 from infoloss.cli.progress import duration
+from infoloss.data.names import counted
 from infoloss.study.description import model
-from infoloss.study.report.wording import counted
 
 if TYPE_CHECKING:
     from infoloss.study.forecast import Forecast
@@ -50,7 +50,8 @@ def _detectable(found: Forecast) -> str:
     if math.isinf(found.effect):
         return "detectable: nothing with one seed; verdicts need at least 3"
     return (
-        f"detectable with 80 % power in {len(design.seeds)} seeds and {found.comparisons} verdicts: "
+        f"detectable with 80 % power in {counted(len(design.seeds), 'seed')} and "
+        f"{counted(found.comparisons, 'verdict')}: "
         f"{found.effect:.2g} × the standard deviation of the paired difference between seeds "
         f"({found.effect:.2g} points where that is 1 point; margin {design.margins['labels']:g}). "
         "The finite number of test rows adds to it."

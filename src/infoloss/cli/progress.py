@@ -19,11 +19,13 @@ Form = Literal["auto", "bar", "lines", "json", "none"]
 Show = Callable[["Progress"], None]
 
 SECONDS_BETWEEN_LINES = 15.0
+SHOWN_AT_ONCE = 2
+"""Of the runs under way."""
 
 
 @contextmanager
 def shown(form: Form = "auto", *, stream: TextIO | None = None) -> Iterator[Show]:
-    """What a study calls after every run; "auto" is a bar on a terminal and lines elsewhere."""
+    """What a study calls of its progress; "auto" is a bar on a terminal and lines elsewhere."""
     stream = stream or sys.stderr
     if form == "auto":
         form = "bar" if stream.isatty() else "lines"
@@ -53,12 +55,14 @@ class Lines:
         if not due and stage == self._stage:
             return
         self._stage, self._last = stage, now
-        print(f"{stage}: {_counted(progress)}", file=self._stream, flush=True)
+        print(
+            "; ".join([f"{stage}: {_counted(progress)}", *_epochs(progress)]), file=self._stream, flush=True
+        )
 
 
 @contextmanager
 def _bar(stream: TextIO) -> Iterator[Show]:
-    """A bar with the last run under way behind it; failures stay above it."""
+    """A bar with the runs under way behind it, or the one that ended last; failures stay above it."""
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bars
@@ -79,10 +83,10 @@ def _bar(stream: TextIO) -> Iterator[Show]:
             bars.update(
                 task,
                 description=_stage(progress),
-                completed=progress.done,
+                completed=progress.done + sum(run.epoch / run.epochs for run in progress.under_way),
                 total=progress.total,
                 count=_counted(progress),
-                run="" if progress.run is None else _ended(progress.run),
+                run="; ".join(_epochs(progress)) or ("" if progress.run is None else _ended(progress.run)),
             )
 
         yield show
@@ -109,6 +113,16 @@ def _ended(run: Finished) -> str:
     rate = [] if run.learning_rate is None else [f"learning rate {run.learning_rate:g}"]
     took = [] if run.seconds is None else [duration(run.seconds)]
     return ", ".join([run.loss, f"seed {run.seed}", *rate, *took])
+
+
+def _epochs(progress: Progress) -> list[str]:
+    """``["focal, seed 3: epoch 12/50", "mae, seed 3: epoch 9/50", "and 6 more"]``."""
+    shown = [f"{run.loss}, seed {run.seed}: epoch {run.epoch}/{run.epochs}" for run in progress.under_way]
+    return (
+        shown
+        if len(shown) <= SHOWN_AT_ONCE
+        else [*shown[:SHOWN_AT_ONCE], f"and {len(shown) - SHOWN_AT_ONCE} more"]
+    )
 
 
 def _failure(progress: Progress) -> str:

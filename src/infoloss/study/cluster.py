@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from infoloss.study.engines import Feed
+from infoloss.study.engines import Feed, RunProgress
 from infoloss.study.runs import Arrays, Job, Outcome, attempted, devices_per_run, failed, performed
 from infoloss.study.threads import one_thread
 
@@ -48,7 +48,10 @@ class Cluster:
         if self._joined:
             _join(self._ray, address)
 
-    def outcomes(self, jobs: Iterable[Job], feed: Feed) -> Iterator[tuple[Job, Outcome]]:
+    def outcomes(
+        self, jobs: Iterable[Job], feed: Feed, progress: RunProgress | None = None
+    ) -> Iterator[tuple[Job, Outcome]]:
+        """``progress`` is not called: how far a run is stays on its machine."""
         waiting, started = iter(jobs), _Started(self._ray, feed)
         following = next(waiting, None)
         try:

@@ -6,17 +6,17 @@ FOLDER/<data set>/         a study, as of that data set alone
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import length_hint
 from pathlib import Path
 from time import monotonic
 
-from infoloss.data import Dataset
+from infoloss.data import Collection, Dataset
 from infoloss.study.across import Across, across
 from infoloss.study.analysis import Analysis, analyse
 from infoloss.study.canonical import sha256
-from infoloss.study.compare import engine_of, run
+from infoloss.study.compare import Comparison, engine_of, run
 from infoloss.study.design import Design, default_losses, device, settled
 from infoloss.study.engines import Engine
 from infoloss.study.members import members, read_register, write_register
@@ -26,8 +26,10 @@ from infoloss.study.store import read_design
 
 __all__ = [
     "CollectionAnalysis",
+    "Comparisons",
     "analyse_collection",
     "collection_name",
+    "compared",
     "datasets",
     "member_design",
     "member_folder",
@@ -37,7 +39,7 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class CollectionAnalysis:
-    """The analyses of the data sets by name, the folder of each, and each question over all of them.
+    """The analyses of the data sets in the order of their names, their folders, and each question over all.
 
     ``folder`` is that of the whole, or the file that it is packed into.
     """
@@ -55,6 +57,59 @@ class CollectionAnalysis:
     @property
     def complete(self) -> bool:
         return all(analysis.complete for analysis in self.members.values())
+
+
+@dataclass(frozen=True, eq=False)
+class Comparisons:
+    """A study over several data sets that was carried out: its folder and its analysis."""
+
+    folder: Path
+    analysis: CollectionAnalysis
+
+    def __getitem__(self, name: str) -> Comparison:
+        """The study of a data set."""
+        return Comparison(self.folder / self.analysis.folders[name], self.analysis.members[name])
+
+    @property
+    def verdict(self) -> str:
+        """The verdicts over the data sets, as a Markdown table."""
+        from infoloss.study.report.collection import summary
+        from infoloss.study.report.table import markdown
+
+        return markdown(summary(self.analysis))
+
+    def report(self, folder: Path | str | None = None) -> Path:
+        """Writes all reports, into the study's folder unless told otherwise; the path of the page of all."""
+        from infoloss.study.report.collection import render_all
+
+        return render_all(self.analysis, self.folder if folder is None else Path(folder))
+
+    def log(self, to: str) -> int:
+        """Logs the training runs, as ``Comparison.log``."""
+        from infoloss.study.log import log
+
+        return log(self.folder, to)
+
+    def __repr__(self) -> str:
+        return f"{self.verdict}\nRecords: {self.folder}"
+
+    _repr_markdown_ = __repr__
+
+
+def compared(
+    plan: Plan,
+    sets: Sequence[Dataset] | Collection,
+    folder: Path | str | None,
+    progress: Report | None,
+    *,
+    workers: int | Engine | None,
+    shard: str | None,
+) -> Comparisons:
+    """``infoloss.compare`` of several data sets."""
+    path = Path(collection_name(plan, sets) if folder is None else folder)
+    call = "infoloss.compare([…], losses=[…], seeds=…)"
+    found = run_collection(plan, sets, path, progress, workers=workers, shard=shard, command=call)
+    return Comparisons(path, found)
 
 
 def datasets(plan: Plan) -> Iterable[Dataset]:
@@ -123,7 +178,8 @@ def analyse_collection(folder: Path | str) -> CollectionAnalysis:
         StoreError: there is none.
     """
     found = members(Path(folder))
-    analyses = {name: analyse(archive) for name, archive in found.archives.items()}
+    names = sorted(found.archives, key=str.casefold)
+    analyses = {name: analyse(found.archives[name]) for name in names}
     return CollectionAnalysis(Path(folder), analyses, found.folders, across(analyses), found.command)
 
 

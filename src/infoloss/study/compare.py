@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
-from infoloss.data import Dataset, from_arrays, load
+from infoloss.data import Collection, Dataset, from_arrays, load
 from infoloss.study.analysis import Analysis, analyse
 from infoloss.study.design import Design, DesignError, settled
 from infoloss.study.engines import Engine, Serial, Workers, cores
@@ -26,7 +26,7 @@ from infoloss.study.store import Store, StoreError, read_design, records
 from infoloss.study.verdict_table import VerdictTable
 
 if TYPE_CHECKING:
-    pass
+    from infoloss.study.collection import Comparisons
 
 __all__ = ["Comparison", "DesignError", "Finished", "Progress", "StoreError", "compare", "engine_of", "run"]
 
@@ -56,11 +56,25 @@ class Comparison:
 
         return render(self.analysis, self.folder if folder is None else Path(folder))
 
+    def log(self, to: str) -> int:
+        """Logs the training runs to "tensorboard:DIR" or "mlflow:URI" (extra ``log``); how many were new."""
+        from infoloss.study.log import log
+
+        return log(self.folder, to)
+
     def __repr__(self) -> str:
         return f"{self.verdict}\nRecords: {self.folder}"
 
     def _repr_html_(self) -> str:
         return self.verdict._repr_html_()
+
+
+@overload
+def compare(
+    X_or_train: list[Any] | tuple[Any, ...] | Collection, y: None = None, **options: Any
+) -> Comparisons: ...
+@overload
+def compare(X_or_train: Any, y: Any = None, **options: Any) -> Comparison: ...
 
 
 def compare(
@@ -74,7 +88,7 @@ def compare(
     workers: int | Engine | None = None,
     shard: str | None = None,
     **options: Any,
-) -> Comparison:
+) -> Comparison | Comparisons:
     """Compares losses on your data, or in your own training.
 
     Every loss gets the same splits, initial weights and batches for each seed, and the same learning rates to
@@ -82,16 +96,18 @@ def compare(
 
     Args:
         X_or_train: (N, P) features (array, tensor, data frame) or (N, C, H, W) images; or a ``Dataset``, or
-            what ``infoloss.data.load`` takes ("digits", a path); or your training: ``train(criterion, seed)``
-            returning (validation_logits, validation_target, test_logits, test_target), or a mapping with
-            these names and perhaps ``test_rows``, which tells test examples of different seeds apart. The
-            global generators are seeded before each call. Where it takes ``learning_rate``, it is tuned.
+            what ``infoloss.data.load`` takes ("digits", a path); or a list of these, or an
+            ``infoloss.data.collection``, for a study of each and what they say together. Or your training:
+            ``train(criterion, seed)`` returning (validation_logits, validation_target, test_logits,
+            test_target), or a mapping with these names and perhaps ``test_rows``, which tells test examples
+            of different seeds apart. The global generators are seeded before each call. Where it takes
+            ``learning_rate``, it is tuned.
         y: (N,) labels, or the name of the column that holds them.
         losses: expressions or terms, or a mapping from labels to them; eight that suit the data unless given.
         seeds: how many, or which; 20 for tables under 10,000 rows and 5 otherwise unless given. With the
             option ``until_decided`` they are the first of those that are added as long as need be.
         folder: where records are kept; named after data and study, in the working directory, unless given.
-        progress: called with a ``Progress`` after every run.
+        progress: called with a ``Progress`` after every run, and about once a second within long ones.
         workers: processes, one a core unless given; or an engine, as ``infoloss.study.cluster.Cluster()`` for
             a Ray cluster. Your own training runs in this process.
         shard: "2/4" does the second of four slices of the runs; other processes do the others in this folder.
@@ -99,7 +115,7 @@ def compare(
             arrays those of ``infoloss.data.from_arrays`` (name, groups, order, sample_weight, test, split).
 
     Returns:
-        A ``Comparison``.
+        A ``Comparison``; of several data sets ``Comparisons``, whose ``[name]`` is the one of a data set.
 
     Raises:
         PlanError: names a wrong option, its value, what was expected and the nearest right name.
@@ -117,6 +133,10 @@ def compare(
         ['labels', 'probabilities', 'probabilities after temperature scaling']
         >>> sorted({run["loss"] for run in found.runs if run["role"] == "final"})
         ['cross_entropy(label_smoothing=0.0)', 'focal(gamma=2.0)']
+        >>> several = compare(["wine", "breast_cancer"], losses=["focal"], seeds=1, tuning=False,
+        ...                   training={"epochs": 2}, workers=1, folder=tempfile.mkdtemp())
+        >>> list(several.analysis.members), len(several["wine"].analysis.verdicts)
+        (['breast_cancer', 'wine'], 3)
     """
     arrays = {name: options.pop(name) for name in _ARRAYS if name in options}
     _refuse_unknown(options)
@@ -128,6 +148,14 @@ def compare(
         if not isinstance(workers, int | None):
             raise PlanError(["compare: workers: your own training runs in this process: no engine"])
         return _of_function(X_or_train, plan, folder, progress, shard)
+    if y is None and (sets := _several(X_or_train)):
+        from infoloss.study.collection import compared
+
+        if arrays:
+            raise PlanError(
+                [f"compare: {next(iter(arrays))} is for arrays; give infoloss.data.from_arrays(…)"]
+            )
+        return compared(plan, sets, folder, progress, workers=workers, shard=shard)
     dataset = _dataset(X_or_train, y, arrays)
     path = Path(settled(plan, dataset).name if folder is None else folder)
     found = run(plan, dataset, path, progress, workers=workers, shard=shard, command=_CALL)
@@ -158,7 +186,7 @@ def run(
         plan: as asked for.
         dataset: what is learnt from; the plan's own source unless given.
         folder: of the store; a name from data and design, in the working directory, unless given.
-        progress: called after every run.
+        progress: called after every run, and about once a second within long ones.
         workers: processes; one a core unless given, 1 runs in this process. Or an engine, left open.
         time_limit: seconds after which no run is begun; the study stays incomplete and can be resumed.
         retry_failed: run again what failed for another reason than divergence.
@@ -276,6 +304,15 @@ def _notes(design: Design, dataset: Dataset) -> tuple[str, ...]:
     split = dataset.split_notes(dataset.split(first))
     prefix = f"split of seed {first}: " if dataset.resampled else ""
     return (*design.notes, *(prefix + note for note in split))
+
+
+def _several(X: Any) -> Sequence[Dataset] | Collection | None:
+    """The data sets where there are several; None of features, and of one data set."""
+    if isinstance(X, Collection):
+        return X
+    if isinstance(X, list | tuple) and all(isinstance(each, str | Path | Dataset) for each in X):
+        return [_dataset(each, None, {}) for each in X]
+    return None
 
 
 def _dataset(X: Any, y: Any, arrays: Mapping[str, Any]) -> Dataset:

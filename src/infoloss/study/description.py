@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from infoloss.data.names import counted
 from infoloss.study.design import Design
+from infoloss.study.grammar import listed, spelt
 from infoloss.study.inference import alpha_at
 
 if TYPE_CHECKING:
@@ -13,28 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = ["alteration", "data", "environment", "formula", "model", "notes", "parts", "protocol", "title"]
 
-_NUMBERS = [
-    "no",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-]
-
 
 def title(design: Design) -> str:
     """``"Eight losses on digits"``."""
-    count = len(design.arms)
-    number = _NUMBERS[count] if count < len(_NUMBERS) else str(count)
-    return f"{number.capitalize()} {'loss' if count == 1 else 'losses'} on {design.data['name']}"
+    return f"{spelt(len(design.arms), 'loss').capitalize()} on {design.data['name']}"
 
 
 def formula(entries: Iterable[str]) -> str:
@@ -138,7 +122,7 @@ def _training(design: Design) -> dict[str, str]:
     return {
         "model": model(design),
         "optimiser": f"{name}{momentum}, weight decay {training['weight_decay']:g}, "
-        f"batches of {training['batch_size']}, {training['warmup']:.0%} warm-up, then {schedule}",
+        f"batches of {training['batch_size']}, {100 * training['warmup']:.3g} % warm-up, then {schedule}",
         "epochs": str(training["epochs"]),
         "precision": f"{training.get('precision', 'float32')} on {_devices(design)}",
         **_images(training),
@@ -215,14 +199,14 @@ def _tuning(design: Design, metric: str) -> str:
         else ""
     )
     trials = (
-        f"; then {design.trials} trials of every loss, the baseline included, over learning rate, weight "
-        "decay (of infoloss's own training) and the loss's parameters"
+        f"; then {counted(design.trials, 'trial')} of every loss, the baseline included, over "
+        "learning rate, weight decay (of infoloss's own training) and the loss's parameters"
         if design.trials
         else ""
     )
     return (
         f"learning rate from {rates} for every loss{trials}; by mean validation {metric} over "
-        f"{len(design.tuning_seeds)} tuning seeds, ties by NLL{again}"
+        f"{counted(len(design.tuning_seeds), 'tuning seed')}, ties by NLL{again}"
     )
 
 
@@ -250,12 +234,7 @@ def notes(findings: Findings) -> tuple[str, ...]:
     """What a reader should know: about the data, the tuning, and the records."""
     design = findings.design
     found = list(design.notes)
-    for arm, chosen in findings.choices.items() if not design.trials else ():
-        if chosen is not None and chosen.edge:
-            found.append(
-                f"{arm.label}: the chosen learning rate {chosen.learning_rate:g} is the {chosen.edge} of the "
-                "grid; a wider grid might serve it better"
-            )
+    found += _edges(findings) if not design.trials else []
     for arm in design.arms:
         if unpaired := findings.unpaired(arm):
             found.append(
@@ -268,5 +247,20 @@ def notes(findings: Findings) -> tuple[str, ...]:
         found.append(f"the runs come from different environments: {listed}")
     found += [metric.note for metric in findings.archive.metrics]
     if damaged := findings.archive.damaged:
-        found.append(f"{len(damaged)} records are damaged and left out; resuming runs them again")
+        found.append(f"damaged and left out: {counted(len(damaged), 'record')}; resuming runs them again")
     return tuple(found)
+
+
+def _edges(findings: Findings) -> list[str]:
+    """Which losses chose a learning rate at an end of the grid."""
+    chosen = [(arm.label, made) for arm, made in findings.choices.items() if made is not None]
+    found = []
+    for edge in ("lowest", "highest"):
+        losses = {label: made.learning_rate for label, made in chosen if made.edge == edge}
+        if losses:
+            rate = next(iter(losses.values()))
+            found.append(
+                f"{rate:g}, the {edge} learning rate of the grid, was chosen for {listed(list(losses))}: "
+                "a wider grid might serve better"
+            )
+    return found

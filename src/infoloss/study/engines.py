@@ -6,13 +6,14 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 from infoloss.study.process import WorkerDied, WorkerProcess, environment, gpus
-from infoloss.study.runs import Arrays, Job, Outcome, Perform, attempted, failed, performed
+from infoloss.study.runs import Arrays, Job, Outcome, Perform, Told, attempted, failed, paced, performed
 from infoloss.study.threads import one_thread
 
-__all__ = ["Engine", "Feed", "Serial", "Workers", "cores"]
+__all__ = ["Engine", "Feed", "RunProgress", "Serial", "Workers", "cores"]
 
 
 class Feed(Protocol):
@@ -22,10 +23,16 @@ class Feed(Protocol):
     def arrays_key(self, job: Job) -> str: ...
 
 
+RunProgress = Callable[[Job, int, int], None]
+"""Called in the caller's thread, at most once a second a run, with its epoch and how many there are."""
+
+
 class Engine(Protocol):
     """Does jobs, and yields each with its outcome in whatever order they finish."""
 
-    def outcomes(self, jobs: Iterable[Job], feed: Feed) -> Iterator[tuple[Job, Outcome]]: ...
+    def outcomes(
+        self, jobs: Iterable[Job], feed: Feed, progress: RunProgress | None = None
+    ) -> Iterator[tuple[Job, Outcome]]: ...
     def close(self) -> None: ...
 
 
@@ -45,10 +52,13 @@ class Serial:
     def close(self) -> None:
         """Nothing is held."""
 
-    def outcomes(self, jobs: Iterable[Job], feed: Feed) -> Iterator[tuple[Job, Outcome]]:
+    def outcomes(
+        self, jobs: Iterable[Job], feed: Feed, progress: RunProgress | None = None
+    ) -> Iterator[tuple[Job, Outcome]]:
         for job in jobs:
+            told = None if progress is None else paced(partial(progress, job))
             with one_thread():
-                outcome = attempted(self._perform, job.config, feed.arrays(job))
+                outcome = attempted(self._perform, job.config, feed.arrays(job), told)
             yield job, outcome
 
 
@@ -80,7 +90,9 @@ class Workers:
         """Process numbers of the living workers."""
         return tuple(worker.pid for worker in list(self._alive.values()))
 
-    def outcomes(self, jobs: Iterable[Job], feed: Feed) -> Iterator[tuple[Job, Outcome]]:
+    def outcomes(
+        self, jobs: Iterable[Job], feed: Feed, progress: RunProgress | None = None
+    ) -> Iterator[tuple[Job, Outcome]]:
         waiting, lock, done = iter(jobs), threading.Lock(), queue.Queue[Any]()
 
         def next_job() -> Job | None:
@@ -106,6 +118,9 @@ class Workers:
                     active -= 1
                 elif isinstance(item, BaseException):
                     raise item
+                elif len(item) == 3:
+                    if progress is not None:
+                        progress(*item)
                 else:
                     yield item
         finally:
@@ -135,7 +150,7 @@ class Workers:
         """One worker's share, on a thread of the parent; ends with None in ``done``."""
         try:
             while (job := next_job()) is not None:
-                outcome = self._done_by_worker(slot, job, feed)
+                outcome = self._done_by_worker(slot, job, feed, lambda *at, job=job: done.put((job, *at)))
                 if outcome is not None:
                     done.put((job, outcome))
         except BaseException as error:
@@ -143,7 +158,7 @@ class Workers:
         finally:
             done.put(None)
 
-    def _done_by_worker(self, slot: int, job: Job, feed: Feed) -> Outcome | None:
+    def _done_by_worker(self, slot: int, job: Job, feed: Feed, told: Told) -> Outcome | None:
         """None where the engine is stopping."""
         code: int | None = None
         for _ in range(2):
@@ -154,7 +169,7 @@ class Workers:
                 self._holds.pop(slot, None)
             worker = self._alive[slot]
             try:
-                return worker.outcome(job.config, self._arrays(slot, job, feed))
+                return worker.outcome(job.config, self._arrays(slot, job, feed), told)
             except WorkerDied:
                 code = worker.close()
                 self._alive.pop(slot, None)

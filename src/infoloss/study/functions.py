@@ -14,7 +14,7 @@ import torch
 from infoloss.study.design import Arm, Design, arms, learning_rates, looks
 from infoloss.study.fingerprint import fingerprint
 from infoloss.study.plan import Loss, Plan, PlanError
-from infoloss.study.runs import KERNEL, PROTOCOL, Arrays, Job, Outcome, outcome_of
+from infoloss.study.runs import KERNEL, PROTOCOL, Arrays, Job, Outcome, Perform, Told, outcome_of
 from infoloss.training.memory import peak_memory, reset_peak_memory
 
 __all__ = ["FunctionMaterials", "function_design", "function_runs"]
@@ -120,10 +120,10 @@ class FunctionMaterials:
         return ""
 
 
-def function_runs(train: Train) -> Callable[[Mapping[str, Any], Arrays], Outcome]:
-    """How a run is done by the user's function."""
+def function_runs(train: Train) -> Perform:
+    """How a run is done by the user's function; how far it is, it does not say."""
 
-    def performed(config: Mapping[str, Any], _: Arrays) -> Outcome:
+    def performed(config: Mapping[str, Any], _: Arrays, __: Told | None) -> Outcome:
         from time import perf_counter
 
         from infoloss.study.own_losses import criterion_of

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from infoloss.data.names import counted
 from infoloss.study.analysis import LossResult
 from infoloss.study.design import Design
+from infoloss.study.inference.verdicts import UNITS
 
 if TYPE_CHECKING:
     from infoloss.study.inference import Verdict
@@ -18,8 +20,6 @@ _ASKED = {
     "probabilities": "Probabilities as they come",
     "probabilities after temperature scaling": "Probabilities after temperature scaling",
 }
-
-_UNITS = {"accuracy": " points", "balanced_accuracy": " points", "nll": " nats", "nll_scaled": " nats"}
 
 
 def headline(
@@ -67,7 +67,7 @@ def findings(verdicts: Sequence[Verdict], *, baseline: str, margins: Mapping[str
 def _sentence(question: str, verdicts: Sequence[Verdict], baseline: str, margin: float) -> str:
     """``"Labels (accuracy, n = 20): better than cross_entropy: squentropy (+0.61 points); …"``."""
     metric = verdicts[0].metric
-    unit = _UNITS.get(metric, "")
+    unit = UNITS.get(metric, "")
     parts = []
     for outcome in ("better", "worse"):
         mine = sorted(
@@ -107,7 +107,7 @@ def _named(verdict: Verdict) -> str:
     if verdict.identical:
         return f"{verdict.loss} (identical)"
     if verdict.outcome == "undecided" and verdict.more_seeds:
-        return f"{verdict.loss} (about {verdict.more_seeds} more seeds)"
+        return f"{verdict.loss} (about {counted(verdict.more_seeds, 'more seed')})"
     return verdict.loss
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from infoloss.study.frames import read_frame, write_frame
-from infoloss.study.runs import Outcome
+from infoloss.study.runs import Outcome, Told
 
 __all__ = ["WorkerDied", "WorkerProcess", "environment", "gpus"]
 
@@ -47,29 +47,32 @@ class WorkerProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    def outcome(self, config: Mapping[str, Any], arrays: bytes) -> Outcome:
+    def outcome(self, config: Mapping[str, Any], arrays: bytes, told: Told | None = None) -> Outcome:
         """The outcome of a run; waits for it.
 
         Args:
             config: of a ``Job``.
             arrays: as safetensors; without a byte, those of the run before.
+            told: how far the run is, while it is waited for.
 
         Raises:
             WorkerDied: the pipe broke.
         """
         try:
-            return self._answer(json.dumps(config).encode(), arrays)
+            return self._answer(json.dumps(config).encode(), arrays, told)
         except (EOFError, OSError) as error:
             raise WorkerDied from error
 
-    def _answer(self, config: bytes, arrays: bytes) -> Outcome:
+    def _answer(self, config: bytes, arrays: bytes, told: Told | None) -> Outcome:
         to, back = self._process.stdin, self._process.stdout
         assert to is not None
         assert back is not None
         write_frame(to, config)
         write_frame(to, arrays)
         to.flush()
-        fields = json.loads(read_frame(back))
+        while "epoch" in (fields := json.loads(read_frame(back))):
+            if told is not None:
+                told(fields["epoch"], fields["epochs"])
         return Outcome(fields, read_frame(back) or None)
 
     def close(self) -> int:

@@ -12,14 +12,16 @@ from typing import Any
 import torch.distributed as dist
 
 from infoloss.study.process import WorkerDied, WorkerProcess, environment, gpus
-from infoloss.study.runs import Arrays, Outcome, failed
+from infoloss.study.runs import Arrays, Outcome, Told, failed
 
 __all__ = ["joined", "performed_together"]
 
 _SECONDS_FOR_THE_CAUSE = 2.0
 
 
-def performed_together(config: Mapping[str, Any], arrays: Arrays, count: int) -> Outcome:
+def performed_together(
+    config: Mapping[str, Any], arrays: Arrays, count: int, told: Told | None = None
+) -> Outcome:
     """Starts so many processes, which do the run together; the outcome of the first.
 
     Where one of them fails or dies the others are ended, and the run has failed.
@@ -35,7 +37,7 @@ def performed_together(config: Mapping[str, Any], arrays: Arrays, count: int) ->
 
         def outcome(index: int) -> Outcome:
             rank = {"index": index, "count": count, "meeting": str(Path(folder, "meeting"))}
-            return workers[index].outcome({**config, "rank": rank}, sent)
+            return workers[index].outcome({**config, "rank": rank}, sent, told if index == 0 else None)
 
         try:
             return _of_all([pool.submit(outcome, index) for index in range(count)])

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -38,10 +39,12 @@ __all__ = [
     "Job",
     "Outcome",
     "Perform",
+    "Told",
     "attempted",
     "devices_per_run",
     "failed",
     "outcome_of",
+    "paced",
     "performed",
     "versions",
 ]
@@ -108,13 +111,31 @@ class Outcome:
         }
 
 
-Perform = Callable[[Mapping[str, Any], Arrays], Outcome]
+Told = Callable[[int, int], None]
+"""Called within a run with the epoch that has ended, and with how many there are."""
+
+Perform = Callable[[Mapping[str, Any], Arrays, Told | None], Outcome]
 
 
-def attempted(perform: Perform, config: Mapping[str, Any], arrays: Arrays) -> Outcome:
+def paced(told: Told, seconds: float = 1.0, clock: Callable[[], float] = monotonic) -> Told:
+    """Told so often at most, and nothing of a run that is shorter."""
+    last = clock()
+
+    def now_and_then(epoch: int, epochs: int) -> None:
+        nonlocal last
+        if clock() - last >= seconds:
+            last = clock()
+            told(epoch, epochs)
+
+    return now_and_then
+
+
+def attempted(
+    perform: Perform, config: Mapping[str, Any], arrays: Arrays, told: Told | None = None
+) -> Outcome:
     """The outcome of a run; an exception makes it a failed one, with its message."""
     try:
-        return perform(config, arrays)
+        return perform(config, arrays, told)
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         return failed(f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})")
@@ -130,7 +151,7 @@ def outcome_of(kept: Mapping[str, Tensor | np.ndarray] | None, **given: Any) -> 
     return Outcome(_fields(**given), _serialised(kept) if kept else None)
 
 
-def performed(config: Mapping[str, Any], arrays: Arrays) -> Outcome:
+def performed(config: Mapping[str, Any], arrays: Arrays, told: Told | None = None) -> Outcome:
     """Trains and scores a run of role "tuning" or "final", or computes one of role "reference".
 
     Args:
@@ -139,6 +160,7 @@ def performed(config: Mapping[str, Any], arrays: Arrays) -> Outcome:
             train_weight (n,), the same for validation, and for all roles but "tuning" test_features,
             test_target and test_rows. Instead of features there may be a ``file`` (its name in bytes) of all
             rows, and the numbers of the parts' rows, train_rows and so on.
+        told: how far the training is; of several processes by the first.
     """
     if config["role"] == "reference":
         from infoloss.study.references import reference
@@ -146,14 +168,14 @@ def performed(config: Mapping[str, Any], arrays: Arrays) -> Outcome:
         return _reference(reference(config, arrays), arrays)
     count = devices_per_run(config)
     if count == 1:
-        return _trained(config, arrays)
+        return _trained(config, arrays, told=told)
     from infoloss.study.ranks import joined, performed_together
 
     if "rank" not in config:
-        return performed_together(config, arrays, count)
+        return performed_together(config, arrays, count, told)
     rank = config["rank"]["index"]
     with joined(config["rank"], config["device"]):
-        outcome = _trained(config, arrays, rank)
+        outcome = _trained(config, arrays, rank, told)
     return outcome if rank == 0 else replace(outcome, predictions=None)
 
 
@@ -168,7 +190,9 @@ def devices_per_run(config: Mapping[str, Any]) -> int:
     return count
 
 
-def _trained(config: Mapping[str, Any], arrays: Arrays, rank: int | None = None) -> Outcome:
+def _trained(
+    config: Mapping[str, Any], arrays: Arrays, rank: int | None = None, told: Told | None = None
+) -> Outcome:
     """``rank`` is that of this process among those that share the run, if it has several."""
     from infoloss.models import build
     from infoloss.study.own_losses import criterion_of
@@ -205,6 +229,7 @@ def _trained(config: Mapping[str, Any], arrays: Arrays, rank: int | None = None)
         settings=Settings(learning_rate=config["learning_rate"], **training),
         seed=config["seed"],
         metric=config["metric"],
+        told=told,
     )
     kept: dict[str, Tensor | np.ndarray] = {}
     if result.validation_logits is not None:

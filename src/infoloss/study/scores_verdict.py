@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from infoloss.data.names import counted
 from infoloss.study.analysis import Analysis, LossResult
+from infoloss.study.grammar import listed
 from infoloss.study.headline import findings
 from infoloss.study.inference import Cell, Paired, judge
 from infoloss.study.plan import Margins
-from infoloss.study.report.wording import LABELS, counted, listed
+from infoloss.study.report.wording import LABELS
 from infoloss.study.report.wording import metric as worded
 from infoloss.study.scores_file import KNOWN, Run, ScoresFile
 

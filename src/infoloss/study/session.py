@@ -14,16 +14,24 @@ from infoloss.study.store import Store, records
 from infoloss.study.trials import Trial, best_setting, next_trials, tried
 from infoloss.study.tuning import chosen
 
-__all__ = ["Finished", "Materials", "Progress", "Report", "Session"]
+__all__ = ["Finished", "Materials", "Progress", "Report", "Session", "UnderWay"]
+
+SECONDS_BETWEEN = 1.0
+"""At least, of what is told within runs."""
+
+LEAST_WORKED = 0.05
+"""Of a run, before the time left is estimated: at first most of the time is the start of the workers."""
 
 
 @dataclass(frozen=True)
 class Finished:
     """A run that has come to its end, and what came of it.
 
-    ``loss`` is its label, or the name of a reference line; ``status`` is "done", "diverged" or "failed".
+    ``id`` names its record; ``loss`` is its label, or the name of a reference line; ``status`` is "done",
+    "diverged" or "failed".
     """
 
+    id: str
     loss: str
     role: str
     seed: int
@@ -35,12 +43,25 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a study is: runs done and planned, seconds left (None before the first), what is being done.
+class UnderWay:
+    """A run that is being done, and how many of its epochs have ended; of short runs nothing is heard."""
 
-    ``run`` is the one that has just ended (None where a stage begins), ``failed`` the number of runs that
-    failed or diverged so far. Of several data sets ``data`` is the name of the one in work, the
-    ``data_set``-th of ``data_sets`` (0 where their number is not known), and the other numbers are about it.
+    loss: str
+    role: str
+    seed: int
+    learning_rate: float | None
+    epoch: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a study is: runs done and planned, seconds left (None at first), what is being done.
+
+    ``run`` is the one that has just ended (None where a stage begins, and within runs), ``failed`` the number
+    of runs that failed or diverged so far, ``under_way`` the runs that take longer than a second. Of several
+    data sets ``data`` is the name of the one in work, the ``data_set``-th of ``data_sets`` (0 where their
+    number is not known), and the other numbers are about it.
     """
 
     done: int
@@ -52,6 +73,7 @@ class Progress:
     data: str = ""
     data_set: int = 1
     data_sets: int = 1
+    under_way: tuple[UnderWay, ...] = ()
 
 
 Report = Callable[[Progress], None]
@@ -75,7 +97,7 @@ class Session:
         store: opened.
         engine: does the runs.
         materials: what they are made of.
-        progress: told after every run.
+        progress: told after every run, and about once a second within long ones.
         time_limit: seconds after which no run is begun.
         retry_failed: whether failed runs are run again.
     """
@@ -101,6 +123,9 @@ class Session:
             store.set_aside(id)
             self.records.pop(id, None)
         self.trained = 0
+        self.under_way: dict[str, UnderWay] = {}
+        self.last_told = self.started
+        self.complaint: Exception | None = None
         self.failed = sum(record["status"] != "done" for record in self.records.values())
 
     def carry_out(self) -> None:
@@ -178,10 +203,25 @@ class Session:
         before = sum(map(mine, self.records))
         total = before + left + later
         self._tell(before, total, stage)
-        for job, outcome in self.engine.outcomes(self._in_time(missing), self.materials):
+
+        def within(job: Job, epoch: int, epochs: int) -> None:
+            rate = job.config["learning_rate"]
+            self.under_way[job.id] = UnderWay(job.label, job.role, job.seed, rate, epoch, epochs)
+            if monotonic() - self.last_told < SECONDS_BETWEEN:
+                return
+            try:
+                self._tell(total - later - left, total, stage)
+            except Exception as error:
+                # Raised here it would be the run's, which has nothing to do with it.
+                self.complaint = error
+
+        for job, outcome in self.engine.outcomes(self._in_time(missing), self.materials, within):
             record = outcome.record(job)
             self.store.write(record, outcome.predictions)
             self.records[job.id] = record
+            self.under_way.pop(job.id, None)
+            if self.complaint is not None:
+                raise self.complaint
             left -= 1
             self.trained += 1
             self.failed += record["status"] != "done"
@@ -197,11 +237,15 @@ class Session:
     def _tell(self, done: int, total: int, stage: str, run: Finished | None = None) -> None:
         if self.progress is None:
             return
-        each = (monotonic() - self.started) / self.trained if self.trained else None
-        left = None if each is None else each * (total - done)
-        self.progress(Progress(done, total, left, stage, run, self.failed))
+        self.last_told = monotonic()
+        under_way = tuple(self.under_way.values())
+        parts = sum(each.epoch / each.epochs for each in under_way)
+        worked = self.trained + parts
+        each = (self.last_told - self.started) / worked if worked >= LEAST_WORKED else None
+        left = None if each is None else each * (total - done - parts)
+        self.progress(Progress(done, total, left, stage, run, self.failed, under_way=under_way))
 
 
 def _finished(job: Job, record: Mapping[str, Any]) -> Finished:
     told = {key: record[key] for key in ("learning_rate", "status", "error", "seconds", "validation")}
-    return Finished(loss=job.label, role=job.role, seed=job.seed, **told)
+    return Finished(id=job.id, loss=job.label, role=job.role, seed=job.seed, **told)

@@ -37,6 +37,7 @@ __all__ = [
     "comparable",
     "predictions",
     "read_design",
+    "read_record",
     "records",
     "replace_file",
 ]
@@ -69,13 +70,20 @@ def records(folder: Path) -> tuple[dict[str, dict[str, Any]], tuple[Damage, ...]
     sound, damaged = {}, []
     for path in sorted((folder / "runs").glob("[0-9a-f]*")):
         try:
-            sound[path.name] = _verified(path)
+            sound[path.name] = read_record(folder, path.name)
         except (OSError, ValueError, KeyError, TypeError) as error:
             damaged.append(Damage(path.name, f"{type(error).__name__}: {error}"))
     return sound, tuple(damaged)
 
 
-def _verified(path: Path) -> dict[str, Any]:
+def read_record(folder: Path, id: str) -> dict[str, Any]:
+    """One run's record.
+
+    Raises:
+        OSError: there is none.
+        ValueError: it or its predictions are damaged.
+    """
+    path = folder / "runs" / id
     record: dict[str, Any] = json.loads((path / _RECORD).read_text(encoding="utf-8"))
     body = {key: value for key, value in record.items() if key != "checksum"}
     if sha256(body) != record["checksum"]:

@@ -36,17 +36,22 @@ def _work(incoming: queue.Queue[tuple[bytes, bytes]], out: IO[bytes]) -> None:
     import torch
     from safetensors.numpy import load
 
-    from infoloss.study.runs import attempted, performed
+    from infoloss.study.runs import attempted, paced, performed
     from infoloss.training.memory import keep_freed_memory
 
     torch.set_num_threads(1)
     keep_freed_memory()
     arrays = {}
+
+    def told(epoch: int, epochs: int) -> None:
+        write_frame(out, json.dumps({"epoch": epoch, "epochs": epochs}).encode())
+        out.flush()
+
     while True:
         config, sent = incoming.get()
         if sent:
             arrays = load(sent)
-        outcome = attempted(performed, json.loads(config), arrays)
+        outcome = attempted(performed, json.loads(config), arrays, paced(told))
         write_frame(out, json.dumps(outcome.fields).encode())
         write_frame(out, outcome.predictions or b"")
         out.flush()

@@ -118,6 +118,7 @@ def fit(
     settings: Settings,
     seed: int,
     metric: str = "accuracy",
+    told: Callable[[int, int], None] | None = None,
 ) -> Fit:
     """Trains the model and keeps the epoch that is best on validation; the last one without validation.
 
@@ -137,6 +138,7 @@ def fit(
         settings: optimiser, schedule, epochs, batch size, augmentation.
         seed: of the batches and all else that is random.
         metric: a key of ``METRICS``.
+        told: called with the number of each epoch that ended well, and with how many there are.
 
     Returns:
         A ``Fit``. Its status is "diverged" where a loss or a logit stopped being finite; ``error`` names the
@@ -144,7 +146,7 @@ def fit(
     """
     devices = [train.target.device] if train.target.device.type == "cuda" else []
     with torch.random.fork_rng(devices), _compiled(train.target.device):
-        return _fitted(_Training(model, criterion, train, settings, seed), validation, metric)
+        return _fitted(_Training(model, criterion, train, settings, seed), validation, metric, told)
 
 
 def _compiled(device: torch.device) -> AbstractContextManager[None]:
@@ -154,7 +156,12 @@ def _compiled(device: torch.device) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-def _fitted(training: _Training, validation: Rows | None, metric: str) -> Fit:
+def _fitted(
+    training: _Training,
+    validation: Rows | None,
+    metric: str,
+    told: Callable[[int, int], None] | None,
+) -> Fit:
     started = perf_counter()
     model, criterion, settings = training.model, training.criterion, training.settings
     curve: list[dict[str, float]] = []
@@ -166,6 +173,8 @@ def _fitted(training: _Training, validation: Rows | None, metric: str) -> Fit:
         error = _divergence(epoch, train_loss, logits)
         if error is not None:
             break
+        if told is not None:
+            told(epoch, settings.epochs)
         if validation is None or logits is None:
             curve.append({"epoch": epoch, "train_loss": train_loss})
             continue

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from infoloss.data.names import counted
 from infoloss.study.inference.estimates import (
     RATES,
     Estimate,
@@ -20,10 +21,13 @@ from infoloss.study.inference.estimates import (
 from infoloss.study.inference.evidence import Paired
 from infoloss.study.inference.power import more_seeds
 
-__all__ = ["Cell", "Verdict", "holm", "judge"]
+__all__ = ["UNITS", "Cell", "Verdict", "holm", "judge"]
 
 Outcome = Literal["better", "worse", "equivalent", "undecided"]
 LEAST_SEEDS = 3
+
+UNITS = {"accuracy": " points", "balanced_accuracy": " points", "nll": " nats", "nll_scaled": " nats"}
+"""Of differences; a metric of the user's own has none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,8 +219,8 @@ def _sentence(
     cell: Cell, found: Estimate, outcome: Outcome, within: bool, further: int | None, level: float
 ) -> str:
     loss, metric = cell.loss, _NAMES.get(cell.metric, cell.metric.replace("_", " "))
-    count = cell.evidence.seeds
-    seeds = f"{count} seed" if count == 1 else f"{count} seeds"
+    count, unit = cell.evidence.seeds, UNITS.get(cell.metric, "")
+    seeds = counted(count, "seed")
     if isinstance(found, Exact):
         rows = "on every test row of every seed" if cell.evidence.examples is not None else "in every seed"
         return f"{loss} has exactly the baseline's {metric} {rows} ({seeds})."
@@ -224,7 +228,7 @@ def _sentence(
         advice = f"; at least {count + further} seeds are needed" if further else ""
         return f"{loss}: no verdict, its {metric} {found.reason} ({seeds}){advice}."
     low, high = found.interval(level)
-    numbers = f"{_signed(found.difference, high - low)}, {level:.0%} interval "
+    numbers = f"{_signed(found.difference, high - low)}{unit}, {100 * level:.4g} % interval "
     numbers += f"{_signed(low, high - low)} to {_signed(high, high - low)}, {seeds}"
     if outcome in ("better", "worse"):
         size = ", by a negligible amount" if within else ""
@@ -232,10 +236,12 @@ def _sentence(
     if cell.evidence.identical:
         numbers += f"; right and wrong on the same rows, {found.components.distinct:.0f} distinct ones"
     if outcome == "equivalent":
-        return f"{loss} is equivalent to the baseline in {metric} within ±{cell.margin:g} ({numbers})."
+        return f"{loss} is equivalent to the baseline in {metric} within ±{cell.margin:g}{unit} ({numbers})."
     if further is None:
         return (
             f"{loss}: undecided in {metric} ({numbers}); no number of seeds can settle it on these "
             "test rows, more data can."
         )
-    return f"{loss}: undecided in {metric} ({numbers}); about {further} more seeds would settle it."
+    return (
+        f"{loss}: undecided in {metric} ({numbers}); about {counted(further, 'more seed')} would settle it."
+    )

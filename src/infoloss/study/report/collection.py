@@ -10,34 +10,25 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
+from infoloss.data.names import counted
+from infoloss.study.grammar import listed, spelt
 from infoloss.study.inference.datasets import LEAST_FOR_AN_OUTCOME
 
-from . import bibliography
+from . import bibliography, render
 from .document import Document
 from .files import collection_written
+from .forest import LEVEL, ROW, WIDTH, row_name
 from .parts import Code, Gallery, Section, Words
-from .svg import Panel, Scale, bottom_axis, group, line, marked, marker, rectangle, text
+from .svg import Panel, Scale, bottom_axis, group, line, marked, marker, text
 from .table import Body, Cell, Column, Table
-from .wording import (
-    GROUPS,
-    MARKS,
-    abbreviated,
-    counted,
-    listed,
-    metric,
-    number,
-    p_value,
-    plain,
-    question,
-    seed_count,
-)
+from .wording import GROUPS, MARKS, abbreviated, metric, number, p_value, plain, question, seed_count
 
 if TYPE_CHECKING:
     from infoloss.study.across import Across, Compared, Ranks
     from infoloss.study.collection import CollectionAnalysis
     from infoloss.study.inference import Verdict
 
-__all__ = ["render_collection", "summary"]
+__all__ = ["render_all", "render_collection", "summary"]
 
 
 def render_collection(found: CollectionAnalysis, folder: Path) -> Path:
@@ -46,6 +37,13 @@ def render_collection(found: CollectionAnalysis, folder: Path) -> Path:
     The reports of the single data sets are written by ``render``.
     """
     return collection_written(_document(found), summary(found), _csv_rows(found), Path(folder))
+
+
+def render_all(found: CollectionAnalysis, folder: Path) -> Path:
+    """Writes the reports of the single data sets too; the path of the page of all."""
+    for name, analysis in found.members.items():
+        render(analysis, folder / found.folders[name])
+    return render_collection(found, folder)
 
 
 def _document(found: CollectionAnalysis) -> Document:
@@ -67,7 +65,7 @@ def _document(found: CollectionAnalysis) -> Document:
         )
     if not all(analysis.tuned for analysis in found.members.values()):
         warnings += ("untuned: no verdict on rank",)
-    title = f"{counted(len(losses), 'loss').capitalize()} on {counted(len(found.members), 'data set')}"
+    title = f"{spelt(len(losses), 'loss').capitalize()} on {counted(len(found.members), 'data set')}"
     sections = (
         Section("verdict", "Over all data sets", (summary(found), Words((_meaning(found),)))),
         *_ranks(found),
@@ -151,7 +149,8 @@ def _meaning(found: CollectionAnalysis) -> str:
     return (
         "The verdicts over data sets are about data sets like these "
         f"{len(found.members)}, each as good as any other; that of a single data set is about its own source "
-        "(below, and in its report). They rest on each data set’s mean difference and take it as known."
+        "(below, and in its report). They rest on each data set’s mean difference and take it as known. "
+        "Losses stand in the order of the study and data sets by name, in every table and figure."
     )
 
 
@@ -188,36 +187,35 @@ def _p(value: float) -> str:
 
 
 def _rank_panel(asked: Across, ranks: Ranks) -> Panel:
-    ordered = sorted(ranks.of.items(), key=lambda pair: pair[1])
-    half = ranks.critical_difference / 2
-    width, row, top, side = 352.0, 35.0, 30.0, 14.0
-    bottom = top + row * len(ordered)
-    scale = Scale(1.0, float(len(ordered)), side, width - side)
-    names = abbreviated([loss for loss, _ in ordered], 38)
+    half, count = ranks.critical_difference / 2, len(ranks.of)
+    top, side = 24.0, 14.0
+    bottom = top + ROW * count
+    scale = Scale(1.0, float(count), side, WIDTH - side)
+    names = abbreviated(list(ranks.of), 38)
     body = group(
         text(GROUPS.get(asked.question, asked.question), 0, 14, "title"),
-        bottom_axis(scale, top, bottom, count=min(6, len(ordered) - 1)),
+        bottom_axis(scale, top, bottom, count=min(6, count - 1)),
         *(
             marked(
                 f"{loss}\nmean rank {number(rank, 2)} on {counted(len(ranks.datasets), 'data set')}\n"
                 f"critical difference {number(ranks.critical_difference, 2)}",
-                _rank(names[loss], rank, half, scale, top + row * place),
+                _rank(names[loss], rank, half, scale, top + ROW * place),
             )
-            for place, (loss, rank) in enumerate(ordered)
+            for place, (loss, rank) in enumerate(ranks.of.items())
         ),
-        text("mean rank", width - side, bottom + 33, "axis", text_anchor="end"),
+        text("◂ better", side, bottom + 33, "axis"),
+        text("mean rank", WIDTH - side, bottom + 33, "axis", text_anchor="end"),
     )
-    spoken = ", ".join(f"{loss} {number(rank, 2)}" for loss, rank in ordered)
-    return Panel(width, bottom + 40, body, f"Mean ranks in {_metrics(asked)}: {spoken}")
+    spoken = ", ".join(f"{loss} {number(rank, 2)}" for loss, rank in ranks.of.items())
+    return Panel(WIDTH, bottom + 40, body, f"Mean ranks in {_metrics(asked)}: {spoken}")
 
 
 def _rank(label: str, rank: float, half: float, scale: Scale, top: float) -> Markup:
-    level = top + 24.0
+    level = top + LEVEL
     ends = [min(max(scale(at), scale.start), scale.stop) for at in (rank - half, rank + half)]
     return group(
-        rectangle(0, top, 352, 34, "hit"),
-        text(label, 0, top + 13, "label halo"),
-        text(number(rank, 2), 352, top + 13, "halo small", text_anchor="end"),
+        row_name(label, top),
+        text(number(rank, 2), WIDTH, top + 12, "small", text_anchor="end"),
         line(ends[0], level, ends[1], level, "unadjusted"),
         marker("circle", scale(rank), level, 5, "filled"),
         class_="series-0",
@@ -226,7 +224,7 @@ def _rank(label: str, rank: float, half: float, scale: Scale, top: float) -> Mar
 
 def _by_dataset(found: CollectionAnalysis, asked: Across) -> Table:
     losses = [each.loss for each in asked.compared]
-    columns = (Column("data set", numeric=False), Column("n"), *(Column(loss) for loss in losses))
+    columns = (Column("data set", numeric=False), Column("n"), *(Column(loss, code=True) for loss in losses))
     rows = tuple(
         (
             Cell(name, order=name),

@@ -32,7 +32,7 @@ def reliability(loss: LossResult, label: str) -> Panel | None:
     ]
     if not series:
         return None
-    width, side, left, top = 226.0, 186.0, 30.0, 24.0
+    width, side, left, top = 236.0, 186.0, 40.0, 24.0
     across, up = Scale(0.0, 1.0, left, left + side), Scale(0.0, 1.0, top + side, top)
     repeats = max(len(loss.seeds), 1)
     body = group(
@@ -43,9 +43,16 @@ def reliability(loss: LossResult, label: str) -> Panel | None:
         *(text(f"{at:g}", across(at), top + side + 13, text_anchor="middle") for at in (0.0, 0.5, 1.0)),
         *(text(f"{at:g}", left - 5, up(at) + 4, text_anchor="end") for at in (0.0, 0.5, 1.0)),
         *(_bins(_filled(bins, repeats), across, up, class_, mark) for bins, class_, mark in series),
-        *_errors(loss, left, top + side + 32),
+        text("confidence", across(0.5), top + side + 27, "axis", text_anchor="middle"),
+        _upward("accuracy", left - 29, up(0.5)),
+        *_errors(loss, left, top + side + 48),
     )
-    return Panel(width, top + side + 56, body, f"Reliability diagram of {loss.label}. {_spoken(loss)}")
+    return Panel(width, top + side + 72, body, f"Reliability diagram of {loss.label}. {_spoken(loss)}")
+
+
+def _upward(words: str, x: float, y: float) -> Markup:
+    """The name of an upright axis."""
+    return text(words, x, y, "axis", text_anchor="middle", transform=f"rotate(-90 {x:.1f} {y:.1f})")
 
 
 def _filled(bins: Reliability, repeats: int) -> list[tuple[float, float, int]]:
@@ -126,7 +133,7 @@ def confusion(loss: LossResult, classes: Sequence[str], label: str) -> Panel | N
     size = len(counts)
     cell = min(30.0, 300.0 / size)
     names = list(abbreviated(list(classes), 9).values())
-    left, top = 12.0 + 6.2 * max(map(len, names)), 40.0 + 6.2 * max(map(len, names))
+    left, top = 26.0 + 6.2 * max(map(len, names)), 42.0 + 6.2 * max(map(len, names))
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1.0)
     worst = max(float((share - np.diag(np.diag(share))).max()), 1e-9)
     cells = [
@@ -150,6 +157,8 @@ def confusion(loss: LossResult, classes: Sequence[str], label: str) -> Panel | N
             for i, name in enumerate(names)
         ),
         *(_column_name(name, left + cell * (j + 0.5), top - 6) for j, name in enumerate(names)),
+        text("predicted", left + cell * size / 2, 30, "axis", text_anchor="middle"),
+        _upward("true", 10, top + cell * size / 2),
     )
     wrong = counts.sum() - np.trace(counts)
     spoken = f"Confusion matrix of {loss.label}: {wrong:.0f} errors of {counts.sum():.0f} test predictions"

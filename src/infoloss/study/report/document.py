@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from infoloss.data.names import counted
+
 from . import sections
 from .bibliography import Source
 from .parts import Gallery, Part, Section, Words
-from .wording import ALTERED, counted, metric, seed_count
+from .wording import ALTERED, metric, seed_count
 
 if TYPE_CHECKING:
     from infoloss.study.analysis import Analysis

@@ -23,7 +23,6 @@ from .svg import (
     path,
     rectangle,
     text,
-    text_width,
 )
 from .wording import abbreviated, number, seed_count
 
@@ -39,8 +38,8 @@ def calibration(losses: Sequence[LossResult]) -> Panel | None:
     drawn = [(index, loss) for index, loss in enumerate(losses) if _placed(loss)]
     if not drawn:
         return None
-    width, height = 520.0, 390.0
-    left, right, top, bottom = frame = (52.0, width - 14.0, 22.0, height - 46.0)
+    width, height = 700.0, 390.0
+    left, right, top, bottom = 52.0, 470.0, 22.0, height - 46.0
     ends = [
         mean + sign * _accuracy(loss)[1]
         for _, loss in drawn
@@ -52,17 +51,15 @@ def calibration(losses: Sequence[LossResult]) -> Panel | None:
     up = _error_scale(
         [_percent(loss, key) for _, loss in drawn for key in errors if key in loss.scores], bottom, top
     )
-    points = [(across(_accuracy(loss)[0]), up(_percent(loss, "ece"))) for _, loss in drawn]
-    names = abbreviated([loss.label for _, loss in drawn], 30)
-    labels = _labels_apart(points, [names[loss.label] for _, loss in drawn], frame)
+    names = abbreviated([loss.label for _, loss in drawn], 36)
+    swatches = [
+        (marker(_shape(index), 0, 0, 4.5, "filled"), index, names[loss.label]) for index, loss in drawn
+    ]
     body = group(
         left_axis(up, left, right),
         bottom_axis(across, top, bottom, count=6),
         *(_calibration_point(loss, index, across, up) for index, loss in drawn),
-        *(
-            group(label, class_=f"series-{_series(index)}")
-            for (index, _), label in zip(drawn, labels, strict=True)
-        ),
+        *_names_beside(swatches, right + 18, (top, bottom)),
         text("accuracy, %  ▸ better", (left + right) / 2, height - 10, "axis", text_anchor="middle"),
         text(f"ECE, %{' (log scale)' if up.logarithmic else ''}  ▾ better", 8, 12, "axis"),
     )
@@ -70,7 +67,37 @@ def calibration(losses: Sequence[LossResult]) -> Panel | None:
         f"{loss.label}: {number(_accuracy(loss)[0])} %, ECE {number(_percent(loss, 'ece'))} %"
         for _, loss in drawn
     )
-    return Panel(width, height, body, f"Accuracy against calibration error: {spoken}")
+    legend = tuple((_swatch(drawing, index), name) for drawing, index, name in swatches)
+    spoken = f"Accuracy against calibration error: {spoken}"
+    return Panel(width, height, body, spoken, legend, round((right + 8) / width, 3))
+
+
+def _names_beside(
+    swatches: Sequence[tuple[Markup, int, str]], x: float, ends: tuple[float, float]
+) -> list[Markup]:
+    """The losses in their order, each beside its mark: names at the points would cover other points."""
+    top, bottom = ends
+    gap = min(19.0, (bottom - top) / max(len(swatches), 1))
+    return [
+        group(
+            group(drawing, transform=f"translate({x:g},{top + gap * (place + 0.5):.2f})"),
+            text(name, x + 12, top + gap * (place + 0.5) + 4, "small"),
+            class_=f"series-{_series(index)}",
+        )
+        for place, (drawing, index, name) in enumerate(swatches)
+    ]
+
+
+def _swatch(drawing: Markup, index: int) -> Markup:
+    """A mark or a line for the legend below a narrow figure."""
+    return element(
+        "svg", drawing, viewBox="-9 -7 18 14", width=18, height=14, class_=f"swatch series-{_series(index)}"
+    )
+
+
+def _shape(index: int) -> str:
+    """Shapes and colours take turns at different lengths: 40 losses look different."""
+    return SHAPES[index % len(SHAPES)]
 
 
 def _error_scale(values: Sequence[float], bottom: float, top: float) -> Scale:
@@ -89,7 +116,7 @@ def _calibration_point(loss: LossResult, index: int, across: Scale, up: Scale) -
     """Hollow as the probabilities come, filled after temperature scaling, ± 1 standard error across."""
     mean, error = _accuracy(loss)
     x, y = across(mean), up(_percent(loss, "ece"))
-    shape = SHAPES[(index // _COLOURS) % len(SHAPES)]
+    shape = _shape(index)
     parts = [line(across(mean - error), y, across(mean + error), y, "range")]
     if "ece_noise_floor" in loss.scores:
         floor = up(_percent(loss, "ece_noise_floor"))
@@ -121,39 +148,6 @@ def _percent(loss: LossResult, key: str) -> float:
     values = loss.scores[key]
     finite = values[np.isfinite(values)]
     return float(finite.mean()) * 100 if finite.size else math.nan
-
-
-def _labels_apart(
-    points: Sequence[tuple[float, float]], words: Sequence[str], frame: tuple[float, float, float, float]
-) -> list[Markup]:
-    """A place for each label beside its point that covers no other label or point, with a leader if far."""
-    left, right, top, bottom = frame
-    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
-    placed: list[Markup] = []
-    for (x, y), label in zip(points, words, strict=True):
-        width = text_width(label)
-        best: tuple[float, tuple[float, float, float, float]] | None = None
-        for reach in (0.0, 14.0, 28.0, 44.0, 62.0, 84.0, 108.0):
-            for dx, dy in ((1, 0), (-1, 0), (1, -1), (-1, -1), (1, 1), (-1, 1), (0, -1), (0, 1)):
-                start = x + dx * (10 + reach * 0.5) - (width if dx < 0 else width / 2 if dx == 0 else 0)
-                middle = y + dy * (13 + reach)
-                box = (start, middle - 7, start + width, middle + 7)
-                outside = max(left - box[0], box[2] - right, top - box[1], box[3] - bottom, 0.0)
-                cost = reach + 40 * sum(_overlaps(box, other) for other in taken) + 10 * outside
-                if best is None or cost < best[0]:
-                    best = (cost, box)
-        assert best is not None
-        box = best[1]
-        taken.append(box)
-        anchor = min(max(x, box[0]), box[2]), (box[1] + box[3]) / 2
-        far = math.hypot(anchor[0] - x, anchor[1] - y) > 20
-        leader = path([(x, y), anchor], "leader") if far else Markup("")
-        placed.append(group(leader, text(label, box[0], box[3] - 3, "small halo")))
-    return placed
-
-
-def _overlaps(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def curves(losses: Sequence[LossResult], key: str, title: str) -> Panel | None:
@@ -194,7 +188,10 @@ def curves(losses: Sequence[LossResult], key: str, title: str) -> Panel | None:
         text("epoch", (left + right) / 2, height - 8, "axis", text_anchor="middle"),
     )
     spoken = f"{title} over the epochs for {', '.join(loss.label for _, loss, *_ in drawn)}"
-    legend = tuple((f"series-{_series(index)}{_dash(index)}", names[loss.label]) for index, loss, *_ in drawn)
+    legend = tuple(
+        (_swatch(line(-9, 0, 9, 0, f"curve{_dash(index)}"), index), names[loss.label])
+        for index, loss, *_ in drawn
+    )
     return Panel(width, height, body, spoken, legend, round((right + 8) / width, 3))
 
 

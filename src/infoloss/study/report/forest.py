@@ -15,18 +15,21 @@ from .wording import GROUPS, Metric, abbreviated, metric, number
 if TYPE_CHECKING:
     from infoloss.study.inference import Verdict
 
+WIDTH, ROW, LEVEL = 352.0, 36.0, 26.5
+"""Of a panel, of its rows, and where in a row its marks stand."""
+
 _OUTCOME_SHAPES = {"better": "up", "worse": "down", "equivalent": "square", "undecided": "circle"}
 
 
 def forest(verdicts: Sequence[Verdict], margin: float) -> Panel:
     """Paired differences from the baseline of one question; right of zero is better, whatever the metric."""
     shown = metric(verdicts[0].metric)
-    width, row, top, side = 352.0, 35.0, 46.0, 14.0
-    bottom = top + row * len(verdicts)
+    top, side = 40.0, 14.0
+    bottom = top + ROW * len(verdicts)
     low, high = _extent(verdicts, margin)
-    scale = Scale(low, high, side, width - side)
+    scale = Scale(low, high, side, WIDTH - side)
     if shown.lower_is_better:
-        scale = Scale(low, high, width - side, side)
+        scale = Scale(low, high, WIDTH - side, side)
     body = group(
         text(GROUPS.get(verdicts[0].question, verdicts[0].question), 0, 14, "title"),
         text(_difference_of(shown), 0, 31, "axis"),
@@ -35,15 +38,15 @@ def forest(verdicts: Sequence[Verdict], margin: float) -> Panel:
         line(scale(0.0), top, scale(0.0), bottom, "zero"),
         *(
             _difference(
-                verdict, scale, top + row * index, shown, abbreviated([verdict.loss], 38)[verdict.loss]
+                verdict, scale, top + ROW * index, shown, abbreviated([verdict.loss], 38)[verdict.loss]
             )
             for index, verdict in enumerate(verdicts)
         ),
         text("◂ worse", side, bottom + 33, "axis"),
-        text("better ▸", width - side, bottom + 33, "axis", text_anchor="end"),
+        text("better ▸", WIDTH - side, bottom + 33, "axis", text_anchor="end"),
     )
     spoken = "; ".join(f"{verdict.loss}: {verdict.outcome}" for verdict in verdicts)
-    return Panel(width, bottom + 40, body, f"Paired differences in {shown.name}: {spoken}")
+    return Panel(WIDTH, bottom + 40, body, f"Paired differences in {shown.name}: {spoken}")
 
 
 def _difference_of(shown: Metric) -> str:
@@ -76,9 +79,9 @@ def _margin_band(scale: Scale, margin: float, top: float, bottom: float) -> Mark
 def _difference(verdict: Verdict, scale: Scale, top: float, shown: Metric, label: str) -> Markup:
     """One row: the label above, the adjusted interval thin, the 95 % interval thick, the outcome's mark."""
     said = verdict.sentence
-    name = group(rectangle(0, top, 352, 34, "hit"), text(label, 0, top + 13, "label halo"))
-    level = top + 24.0
-    mark = text(verdict.outcome, 352, top + 13, "halo outcome", text_anchor="end")
+    name = row_name(label, top)
+    level = top + LEVEL
+    mark = text(verdict.outcome, WIDTH, top + 12, "outcome", text_anchor="end")
     if not math.isfinite(verdict.difference):
         none = text("no difference", 0, level + 4, "small")
         return marked(said, name, mark, none, class_=verdict.outcome)
@@ -104,6 +107,15 @@ def _difference(verdict: Verdict, scale: Scale, top: float, shown: Metric, label
     )
 
 
+def row_name(label: str, top: float) -> Markup:
+    """The name of a row, on clean paper above the row's marks: words cover no line that is read."""
+    return group(
+        rectangle(0, top, WIDTH, ROW, "hit"),
+        rectangle(0, top, WIDTH, 17, "paper"),
+        text(label, 0, top + 12, "label"),
+    )
+
+
 def _clipped(bounds: tuple[float, float], scale: Scale, level: float, class_: str) -> Markup:
     if not all(map(math.isfinite, bounds)):
         return Markup("")
@@ -115,7 +127,7 @@ def _clipped(bounds: tuple[float, float], scale: Scale, level: float, class_: st
 def _beyond(value: float, at: float, ends: tuple[float, float], level: float, shown: Metric) -> Markup:
     """An arrow at the edge with the number, for a difference outside the shown range."""
     inward, tip = (1.0, ends[0]) if at < ends[0] else (-1.0, ends[1])
-    words = f"{number(value, shown.digits, signed=True)}, beyond the axis"
+    words = number(value, shown.digits, signed=True)
     return group(
         line(tip, level, tip + inward * 16, level, "arrow"),
         path([(tip + inward * 5, level - 4), (tip, level), (tip + inward * 5, level + 4)], "arrow curve"),

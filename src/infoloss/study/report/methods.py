@@ -6,42 +6,52 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from infoloss.data.names import counted
+from infoloss.study.grammar import listed
+
 from .bibliography import Source, loss_keys, method_keys
-from .wording import (
-    ALTERED,
-    GROUPS,
-    alpha_of,
-    counted,
-    equivalence_level,
-    listed,
-    metric,
-    plain,
-    questions,
-    seed_count,
-)
+from .wording import ALTERED, GROUPS, alpha_of, equivalence_level, metric, plain, questions, seed_count
 
 if TYPE_CHECKING:
     from infoloss.study.analysis import Analysis
 
 
-def scope(analysis: Analysis) -> str:
+def scope(analysis: Analysis) -> tuple[str, ...]:
     """What the verdict is about, and what it is not."""
     if not analysis.verdicts:
-        return "There is no verdict: it takes a baseline and at least one other loss with paired seeds."
-    covers = list(dict.fromkeys(verdict.covers for verdict in analysis.verdicts if not verdict.identical))
+        return ("There is no verdict: it takes a baseline and at least one other loss with paired seeds.",)
+    covers = _covered(analysis)
     level = equivalence_level(alpha_of(analysis))
-    sentences = [
+    several = (
+        "Labels, probabilities as they come and probabilities after temperature scaling are questions of "
+        "their own; a loss may win one and lose another.",
+    )
+    ends = (
+        "; the names of learning curves stand at their ends" if any(x.curve for x in analysis.losses) else ""
+    )
+    return (
         f"The verdicts are about this data source ({analysis.data.get('name', 'the data')}) and this "
-        f"recipe: what to expect of these losses {_reach(covers)}.",
-        f"The intervals cover: {'; '.join(covers)}." if covers else "All predictions were identical.",
+        f"recipe: what to expect of these losses {_reach(covers)}. Nothing here says that a loss is better "
+        "on other data, with another model or another budget.",
+        f"The intervals cover: {'; '.join(covers)}." if covers else _no_interval(analysis),
         "Better or worse means that the interval adjusted for all verdicts together (Holm) excludes zero. "
         f"Equivalent means that the {level} interval lies within the margin{_margins(analysis)}, which was "
         "fixed before running. Undecided means neither: the data do not tell.",
-        "Labels, probabilities as they come and probabilities after temperature scaling are three questions "
-        "with three answers; a loss may win one and lose another.",
-        "Nothing here says that a loss is better on other data, with another model or another budget.",
-    ]
-    return " ".join(sentences)
+        *(several if len(questions(analysis)) > 1 else ()),
+        f"Losses stand in the order of the study, the baseline first, in every table and figure{ends}.",
+    )
+
+
+def _covered(analysis: Analysis) -> list[str]:
+    """What the intervals cover, as far as there are any."""
+    known = [verdict for verdict in analysis.verdicts if all(map(math.isfinite, verdict.interval))]
+    return list(dict.fromkeys(verdict.covers for verdict in known if not verdict.identical))
+
+
+def _no_interval(analysis: Analysis) -> str:
+    if all(verdict.identical for verdict in analysis.verdicts):
+        return "All predictions were identical."
+    return "There is no interval yet: the runs show no spread, and it takes more seeds to measure one."
 
 
 def _reach(covers: list[str]) -> str:
@@ -144,7 +154,7 @@ def _trials(analysis: Analysis) -> str:
 
 
 def _inference(analysis: Analysis, methods: list[str]) -> str:
-    covers = list(dict.fromkeys(verdict.covers for verdict in analysis.verdicts if not verdict.identical))
+    covers = _covered(analysis)
     asked = listed([f"{GROUPS.get(about, about)} ({metric(key).name})" for about, key in questions(analysis)])
     nadeau = " [nadeau2003]" if "nadeau2003" in methods else ""
     variance = f" covering {'; '.join(covers)} [bouthillier2021]{nadeau}" if covers else ""

@@ -32,7 +32,7 @@ def html(report: Document) -> str:
         .render(
             report=report,
             styles=[asset(name) for name in ("colours.css", "page.css", "figures.css")],
-            scripts=[asset(name) for name in ("sort.js", "tips.js", "print.js")],
+            scripts=[asset(name) for name in ("sort.js", "tips.js", "more.js", "print.js")],
         )
     )
 
@@ -51,7 +51,7 @@ def _templates() -> Environment:
 
 
 def breakable(expression: str) -> Markup:
-    """An expression that may wrap after its joints, so that no name is cut in the middle.
+    """An expression or a name that may wrap after its joints, so that no word is cut in the middle.
 
     >>> print(breakable("mix_ent(w1=1)<"))
     mix_<wbr>ent(<wbr>w1=1)&lt;

@@ -6,12 +6,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from infoloss.data.names import counted
+
 from . import diagrams, figures, methods, tables
 from .bibliography import Source, bibtex
 from .forest import forest
 from .parts import Code, Gallery, Section, Words
 from .verdicts import verdict_numbers, verdict_table
-from .wording import abbreviated, counted, questions, seed_count
+from .wording import abbreviated, questions, seed_count
 
 if TYPE_CHECKING:
     from infoloss.study.analysis import Analysis, LossResult
@@ -27,7 +29,7 @@ def _runs(losses: Iterable[LossResult]) -> str:
 
 
 def scope(analysis: Analysis) -> Section:
-    return Section("scope", "What the verdict is about", (Words((methods.scope(analysis),)),))
+    return Section("scope", "What the verdict is about", (Words(methods.scope(analysis), points=True),))
 
 
 def scores(analysis: Analysis) -> Section:
@@ -91,6 +93,7 @@ def differences(analysis: Analysis) -> Section:
         f"Mean difference from {analysis.baseline}, paired by seed, "
         f"{seed_count([verdict.seeds for verdict in analysis.verdicts])}. Thick: 95 % interval. Thin: "
         "adjusted for all verdicts. Shaded: the margin within which a difference would not matter. "
+        "Arrows: beyond the axis. "
         "Right of zero is better in every panel."
     )
     return Section("differences", "Paired differences", (Gallery("forest", caption, panels),))
@@ -102,8 +105,8 @@ def calibration(analysis: Analysis) -> Section:
     if panel is None:
         return Section("calibration", title, (), needs="the accuracy and ECE of finished runs")
     caption = (
-        "Hollow: probabilities as they come. Filled: after temperature scaling, which leaves the accuracy "
-        f"as it is. Bars: ± 1 standard error over seeds, {_runs(analysis.losses)}. "
+        "Means of each loss. Hollow: probabilities as they come. Filled: after temperature scaling, which "
+        f"leaves the accuracy as it is. Bars: ± 1 standard error over seeds, {_runs(analysis.losses)}. "
         "Dotted: each loss’s noise floor, the ECE that its confidences would show on as many test rows if "
         "every one of them were right. Exploratory."
     )

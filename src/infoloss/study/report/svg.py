@@ -185,14 +185,14 @@ class Panel:
     """A drawing of a fixed natural size, with the sentence a screen reader speaks.
 
     On a narrow page the names at its right are cut off, so that `shown` of its width are left, and the
-    `legend` (classes and names) stands below in their place.
+    `legend` (drawings and names) stands below in their place.
     """
 
     width: float
     height: float
     body: Markup
     description: str
-    legend: tuple[tuple[str, str], ...] = ()
+    legend: tuple[tuple[Markup, str], ...] = ()
     shown: float = 1.0
 
     def inline(self) -> Markup:

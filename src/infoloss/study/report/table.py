@@ -44,7 +44,8 @@ class Cell:
 class Column:
     """A head, a smaller line under it, and the group it stands in with its neighbours.
 
-    `short` names the column where each row is a card of its own.
+    `short` names the column where each row is a card of its own; the head of a `code` column is an
+    expression.
     """
 
     head: str
@@ -52,6 +53,7 @@ class Column:
     group: str = ""
     short: str = ""
     numeric: bool = True
+    code: bool = False
 
     @property
     def whole(self) -> str:
@@ -98,7 +100,7 @@ def code(text: str) -> Cell:
 
 def markdown(table: Table) -> str:
     """A GitHub-flavoured table with its caption above."""
-    heads = [markdown_text(column.whole) for column in table.columns]
+    heads = [(markdown_code if column.code else markdown_text)(column.whole) for column in table.columns]
     rules = ["---:" if column.numeric else ":---" for column in table.columns]
     lines = [f"{markdown_text(table.caption)}\n" if table.caption else "", _row(heads), _row(rules)]
     for body in table.bodies:
@@ -219,7 +221,7 @@ def latex_text(words: str) -> str:
 def latex(table: Table) -> str:
     """A booktabs table; small, since most have many columns."""
     spec = "".join("r" if column.numeric else "l" for column in table.columns)
-    heads = " & ".join(latex_text(column.head) for column in table.columns) + r" \\"
+    heads = " & ".join(_latex_cell(Cell(column.head, code=column.code)) for column in table.columns) + r" \\"
     rows = []
     for place, body in enumerate(table.bodies):
         if place:

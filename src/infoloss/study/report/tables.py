@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from infoloss.data.names import counted
+
 from .table import Body, Cell, Column, Table, code
 from .wording import (
     GROUPS,
     Metric,
     abbreviated,
-    counted,
     mean_and_spread,
     metric,
     metrics,
@@ -265,8 +266,8 @@ def search(analysis: Analysis) -> Table | None:
     )
     rows = tuple(_searched(loss, found, entry, shown) for loss, found in searched)
     caption = (
-        f"What {searched[0][1].trials} trials of every loss, the baseline included, chose on validation "
-        "rows, and in brackets what the grid of learning rates alone gave. Validation: means"
+        f"What {counted(searched[0][1].trials, 'trial')} of every loss, the baseline included, chose "
+        "on validation rows, and in brackets what the grid of learning rates alone gave. Validation: means"
         f"{_over_tuning_seeds(analysis)}; test: means over n seeds. The verdicts are about the first. "
         "A weight decay of – is the study’s own. Exploratory."
     )
@@ -305,7 +306,7 @@ def failures(analysis: Analysis) -> Table | None:
     rows = tuple((loss_name(loss), Cell(failure)) for loss in analysis.losses for failure in loss.failures)
     if not rows:
         return None
-    total = f"{len(rows)} run{'s' if len(rows) > 1 else ''}"
+    total = counted(len(rows), "run")
     columns = (Column("loss", numeric=False), Column("what happened", numeric=False))
     return Table("failures", f"{total} failed or diverged. They are results too.", columns, (Body(rows),))
 

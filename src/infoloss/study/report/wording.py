@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from infoloss.data.names import counted
+
 if TYPE_CHECKING:
     from infoloss.study.analysis import Analysis
     from infoloss.study.inference import Verdict
@@ -204,15 +206,6 @@ def remedy(verdict: Verdict) -> str:
     return f"about {counted(verdict.more_seeds, 'more seed')} needed"
 
 
-def counted(n: int, noun: str) -> str:
-    """
-    >>> counted(1, "seed"), counted(20, "seed"), counted(2, "loss")
-    ('1 seed', '20 seeds', '2 losses')
-    """
-    plural = {"loss": "losses", "class": "classes"}.get(noun, f"{noun}s")
-    return f"{n} {noun if n == 1 else plural}"
-
-
 def seed_count(sizes: Sequence[int]) -> str:
     """The number of seeds of several losses: one number, or the range.
 
@@ -224,14 +217,6 @@ def seed_count(sizes: Sequence[int]) -> str:
     if min(sizes) == max(sizes):
         return f"n = {counted(min(sizes), 'seed')}"
     return f"n = {min(sizes)} to {max(sizes)} seeds"
-
-
-def listed(words: Sequence[str]) -> str:
-    """
-    >>> listed(["a"]), listed(["a", "b", "c"])
-    ('a', 'a, b and c')
-    """
-    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
 
 def abbreviated(labels: Sequence[str], width: int) -> dict[str, str]:
