@@ -113,6 +113,7 @@ LABEL = ("label_logit", "label_logit_square", "label_exp", "label_log_exp")
         ((2, 128256), torch.bfloat16, "hard"),
         ((2, 128256), torch.float16, "soft"),
         ((3, 5), torch.float64, "hard"),
+        ((3, 128256), torch.float64, "soft"),
         ((1, 1), torch.float32, "hard"),  # Triton makes constants of arguments that are 1
     ],
     ids=str,

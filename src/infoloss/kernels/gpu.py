@@ -325,11 +325,11 @@ def _add(
     count,
     peak,
     wanted,
-    t0,
-    l1,
-    l2,
-    l3,
-    l4,
+    vt,
+    y1,
+    y2,
+    y3,
+    y4,
     WHERE: tl.constexpr,
     EXPS: tl.constexpr,
     POWERS: tl.constexpr,
@@ -344,6 +344,7 @@ def _add(
 
     Of exponentials, sums are kept for every column of a tile (v…), about the largest element so far;
     how many elements are as large, each 1, is kept apart, and so is what was as large before (e0 …).
+    The sums of a soft target are y1 … and that of its probabilities vt.
     """
     column = start + tl.arange(0, BLOCK)
     x = _capped(raw.to(REAL), CAP)
@@ -369,8 +370,9 @@ def _add(
             ve = f[:, None] * ve
         if WHERE[EXP_SQUARE] >= 0:
             vq = (f * f)[:, None] * vq
-        l3 *= f2
-        l4 *= f2
+        if soft is not None:
+            y3 = f2[:, None] * y3
+            y4 = f2[:, None] * y4
         m = new
     u = x - tl.where(m == MASKED, 0.0, m)[:, None]
     if EXPS or soft is not None:
@@ -405,17 +407,17 @@ def _add(
         wanted = tl.maximum(wanted, tl.max((gone & (t != 0)).to(tl.int32), 1))
         if WHERE[LABEL_LOG_EXP] >= 0:
             score = tl.log(tl.maximum(t, tl.load(floor).to(REAL)))
-            l4 += _total(tl.where(gone, 0.0, score * e))
+            y4 += tl.where(gone, 0.0, score * e).to(tl.float64)
         t = t.to(tl.float64)  # one that wants a masked class only has to say so
         wide = tl.where(gone, 0.0, x.to(tl.float64))
-        t0 += tl.sum(t, 1)
-        l1 += tl.sum(t * wide, 1)
+        vt += t
+        y1 += t * wide
         if WHERE[LABEL_SQUARE] >= 0:
             wide = tl.where(gone, 0.0, a[:, None] + wide)
-            l2 += tl.sum(t * wide * wide, 1)
+            y2 += t * wide * wide
         if WHERE[LABEL_EXP] >= 0:
-            l3 += tl.sum(t * e.to(tl.float64), 1)
-    return m, ones, e0, w0, q0, ve, vw, vq, v1, v2, count, peak, wanted, t0, l1, l2, l3, l4
+            y3 += t * e.to(tl.float64)
+    return m, ones, e0, w0, q0, ve, vw, vq, v1, v2, count, peak, wanted, vt, y1, y2, y3, y4
 
 
 # -- kernels --------------------------------------------------------------------------------------
@@ -487,6 +489,11 @@ def moments(
     count = tl.zeros((R,), tl.float64)
     v1 = tl.zeros((R, BLOCK), REAL)
     v2 = tl.zeros((R, BLOCK), REAL)
+    vt = tl.zeros((R, BLOCK), tl.float64)
+    y1 = tl.zeros((R, BLOCK), tl.float64)
+    y2 = tl.zeros((R, BLOCK), tl.float64)
+    y3 = tl.zeros((R, BLOCK), tl.float64)
+    y4 = tl.zeros((R, BLOCK), tl.float64)
 
     begin = tl.program_id(1) * span
     end = tl.minimum(begin + span, classes)
@@ -507,16 +514,16 @@ def moments(
             starts, kept, counted, tl.minimum(start + BLOCK, whole - BLOCK), whole, class_stride,
             R, BLOCK, False,
         )  # fmt: skip
-        m, ones, e0, w0, q0, ve, vw, vq, v1, v2, count, peak, wanted, t0, l1, l2, l3, l4 = _add(
+        m, ones, e0, w0, q0, ve, vw, vq, v1, v2, count, peak, wanted, vt, y1, y2, y3, y4 = _add(
             raw, counted, n, start, end, soft, shift, floor, classes, first, s, c, a, anchor,
-            m, ones, e0, w0, q0, ve, vw, vq, v1, v2, count, peak, wanted, t0, l1, l2, l3, l4,
+            m, ones, e0, w0, q0, ve, vw, vq, v1, v2, count, peak, wanted, vt, y1, y2, y3, y4,
             WHERE, EXPS, POWERS, COUNT, VIEWED, PEAKS, REAL, CAP, BLOCK,
         )  # fmt: skip
     if whole < end:
         raw = _tile(starts, kept, counted, whole, end, class_stride, R, BLOCK, True)
-        m, ones, e0, w0, q0, ve, vw, vq, v1, v2, count, peak, wanted, t0, l1, l2, l3, l4 = _add(
+        m, ones, e0, w0, q0, ve, vw, vq, v1, v2, count, peak, wanted, vt, y1, y2, y3, y4 = _add(
             raw, counted, n, whole, end, soft, shift, floor, classes, first, s, c, a, anchor,
-            m, ones, e0, w0, q0, ve, vw, vq, v1, v2, count, peak, wanted, t0, l1, l2, l3, l4,
+            m, ones, e0, w0, q0, ve, vw, vq, v1, v2, count, peak, wanted, vt, y1, y2, y3, y4,
             WHERE, EXPS, POWERS, COUNT, VIEWED, PEAKS, REAL, CAP, BLOCK,
         )  # fmt: skip
     e1 = ones + e0
@@ -536,7 +543,11 @@ def moments(
         s2 += _total(v2) + origin * (2 * s1 + count * origin)
         s1 += count * origin
     if soft is not None:
-        l1 -= tl.where(m == MASKED, 0.0, m).to(tl.float64) * t0
+        t0 = tl.sum(vt, 1)
+        l1 = tl.sum(y1, 1) - tl.where(m == MASKED, 0.0, m).to(tl.float64) * t0
+        l2 = tl.sum(y2, 1)
+        l3 = tl.sum(y3, 1)
+        l4 = tl.sum(y4, 1)
 
     if PARTIAL:
         if picked is not None:
