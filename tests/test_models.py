@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from infoloss.models import MODELS, build
-from infoloss.models.images import pooled_relu
 from infoloss.named import named
 
 EMNIST, CIFAR = (1, 28, 28), (3, 32, 32)
@@ -99,16 +98,6 @@ def test_batch_norm_stands_before_every_affine_map():
     kinds = [type(layer) for layer in model]
     once = [nn.BatchNorm1d, nn.Linear, nn.ReLU]
     assert kinds == [*once, *once, nn.BatchNorm1d, nn.Linear]
-
-
-def test_pooling_before_relu_is_relu_before_pooling():
-    x = torch.randn(3, 4, 9, 8, requires_grad=True)
-    usual = nn.functional.max_pool2d(x.relu(), 2)
-    ours = nn.Sequential(*pooled_relu())(x)
-    assert torch.equal(ours, usual)
-    weight = torch.randn_like(usual)
-    gradients = [torch.autograd.grad((weight * y).sum(), x)[0] for y in (ours, usual)]
-    assert torch.equal(*gradients)
 
 
 def test_he_starts_have_their_spread():

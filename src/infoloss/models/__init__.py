@@ -15,12 +15,14 @@ from infoloss.models.foreign import foreign
 from infoloss.models.keras_cifar10 import keras_cifar10
 from infoloss.models.linear import linear
 from infoloss.models.mlp import mlp
+from infoloss.models.pooling import PooledReLU
 from infoloss.models.resnet import resnet18, resnet20, resnet32
 from infoloss.models.vgg import spinal_vgg, vgg5, vgg11_bn
 
 __all__ = [
     "MODELS",
     "Dropout",
+    "PooledReLU",
     "build",
     "convnet",
     "embedding_bag",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-__all__ = ["he_normal", "image_shape", "pooled_relu"]
+__all__ = ["he_normal", "image_shape"]
 
 
 def image_shape(model: str, input_shape: tuple[int, ...], *, smallest: int) -> tuple[int, int, int]:
@@ -29,11 +29,6 @@ def image_shape(model: str, input_shape: tuple[int, ...], *, smallest: int) -> t
             f"the model {model} reads images of {smallest} pixels or more a side, got {height} × {width}"
         )
     return channels, height, width
-
-
-def pooled_relu() -> tuple[nn.Module, nn.Module]:
-    """The largest of 2×2 pixels, then ReLU: the same as in the other order, at a quarter of the work."""
-    return nn.MaxPool2d(2), nn.ReLU(inplace=True)
 
 
 def he_normal(module: nn.Module) -> nn.Module:

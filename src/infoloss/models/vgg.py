@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from infoloss.models.dropout import Dropout
-from infoloss.models.images import he_normal, image_shape, pooled_relu
+from infoloss.models.images import he_normal, image_shape
+from infoloss.models.pooling import PooledReLU
 
 __all__ = ["spinal_vgg", "vgg5", "vgg11_bn"]
 
@@ -115,7 +116,7 @@ def _convolutions(blocks: Sequence[Sequence[int]], channels: int) -> list[nn.Mod
             layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width)]
             layers += [nn.ReLU(inplace=True)]
             channels = width
-        layers[-1:] = pooled_relu()
+        layers[-1] = PooledReLU()
     return [he_normal(layer) for layer in layers]
 
 
