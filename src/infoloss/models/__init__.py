@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from infoloss.models.affine import Affine
 from infoloss.models.convnet import convnet
 from infoloss.models.dropout import Dropout
 from infoloss.models.embedding_bag import embedding_bag
@@ -21,6 +22,7 @@ from infoloss.models.vgg import spinal_vgg, vgg5, vgg11_bn
 
 __all__ = [
     "MODELS",
+    "Affine",
     "Dropout",
     "PooledReLU",
     "build",
