@@ -14,7 +14,7 @@ Adam); the images are noise, since only their shape matters here. Ways to train 
 PYTHON has Keras 3 and TensorFlow (``python -m venv there; there/bin/pip install keras tensorflow-cpu``);
 without it Keras is left out. Every process warms up, waits for the others, and then trains; a round runs all
 ways one after the other, so that what else the machine does hits all of them. Beside images per second stand
-images per second of processor time, of all processes and threads, which other work on the machine changes less.
+images per second of processor time, of all processes and threads: other work on the machine moves it less.
 """
 
 from __future__ import annotations
