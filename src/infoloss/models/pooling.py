@@ -72,12 +72,13 @@ class _OnePass(torch.autograd.Function):
         sides = x.shape[2:]
         y = _image(x, [side // 2 for side in sides])
         chosen = torch.empty_like(y, dtype=torch.int8)
+        places = _pixels(chosen)
         levels, threshold, ctx.scale = None, 0, None
         if dropout is not None:
-            levels, threshold = dropout.levels(y.numel()), dropout.threshold
+            levels, threshold = dropout.levels(y.numel()).reshape(places.shape), dropout.threshold
             # as a mask has it: a number of the images' type
             ctx.scale = np.float32(torch.tensor(dropout.scale, dtype=x.dtype).item())
-        pooled(_bits(x), levels, threshold, ctx.scale, _bits(y), _pixels(chosen))
+        pooled(_bits(x), levels, threshold, ctx.scale, _bits(y), places)
         ctx.sides = sides
         ctx.save_for_backward(chosen)
         return y

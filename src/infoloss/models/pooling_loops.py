@@ -49,28 +49,29 @@ def _(bits):
 
 
 @unmanaged()
-def _pooled_pixel(a, b, c, d, levels, threshold, scale, y, chosen):
+def _pooled_row(top, bottom, levels, threshold, scale, y, chosen):
     zero = y.dtype.type(0)
-    for k in range(y.shape[0]):
-        best, place = zero, 0
-        v = ordered(a[k])
-        place = 1 if v > best else place
-        best = max(best, v)
-        v = ordered(b[k])
-        place = 2 if v > best else place
-        best = max(best, v)
-        v = ordered(c[k])
-        place = 3 if v > best else place
-        best = max(best, v)
-        v = ordered(d[k])
-        place = 4 if v > best else place
-        best = max(best, v)
-        if levels is not None:
-            kept = levels[k] >= threshold
-            place = place if kept else 0
-            best = scaled(best if kept else zero, scale)
-        y[k] = best
-        chosen[k] = place
+    for j in range(y.shape[0]):
+        for k in range(y.shape[1]):
+            best, place = zero, 0
+            v = ordered(top[2 * j, k])
+            place = 1 if v > best else place
+            best = max(best, v)
+            v = ordered(top[2 * j + 1, k])
+            place = 2 if v > best else place
+            best = max(best, v)
+            v = ordered(bottom[2 * j, k])
+            place = 3 if v > best else place
+            best = max(best, v)
+            v = ordered(bottom[2 * j + 1, k])
+            place = 4 if v > best else place
+            best = max(best, v)
+            if levels is not None:
+                kept = levels[j, k] >= threshold
+                place = place if kept else 0
+                best = scaled(best if kept else zero, scale)
+            y[j, k] = best
+            chosen[j, k] = place
 
 
 def _pooled(x, levels, threshold, scale, y, chosen):
@@ -78,28 +79,17 @@ def _pooled(x, levels, threshold, scale, y, chosen):
 
     Args:
         x: (N, H, W, C).
-        levels: (N · H/2 · W/2 · C,) random numbers; those below ``threshold`` drop theirs. None drops none.
+        levels: (N, H/2, W/2, C) random numbers; those below ``threshold`` drop theirs. None drops none.
         threshold: an integer.
         scale: of what is kept; None without ``levels``.
         y: (N, H/2, W/2, C), written.
         chosen: (N, H/2, W/2, C), written.
     """
-    n, height, width, channels = y.shape
-    for i in range(n):
-        for j in range(height):
-            for k in range(width):
-                start = ((i * height + j) * width + k) * channels
-                _pooled_pixel(
-                    x[i, 2 * j, 2 * k],
-                    x[i, 2 * j, 2 * k + 1],
-                    x[i, 2 * j + 1, 2 * k],
-                    x[i, 2 * j + 1, 2 * k + 1],
-                    None if levels is None else levels[start : start + channels],
-                    threshold,
-                    scale,
-                    y[i, j, k],
-                    chosen[i, j, k],
-                )
+    for n in range(y.shape[0]):
+        for i in range(y.shape[1]):
+            its_levels = None if levels is None else levels[n, i]
+            top, bottom = x[n, 2 * i], x[n, 2 * i + 1]
+            _pooled_row(top, bottom, its_levels, threshold, scale, y[n, i], chosen[n, i])
 
 
 @unmanaged()
