@@ -60,6 +60,17 @@ def test_values_and_gradients_are_those_of_the_layers(shape, p, dtype):
         assert torch.equal(*gradients)
 
 
+@pytest.mark.parametrize("p", [0.1, 0.3, 0.7])
+def test_products_round_as_pytorchs_do(p):
+    """Every mantissa of bfloat16, so that some products lie halfway between two numbers."""
+    x = (1 + torch.arange(128) / 128).bfloat16().repeat(4)[None, :, None, None].expand(1, -1, 4, 4)
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    y, expected = seeded(p)(x), nn.Sequential(*seeded(p))(x)
+    assert torch.equal(y, expected)
+    gradients = [torch.autograd.grad(each, x, x[:, :, ::2, ::2].detach())[0] for each in (y, expected)]
+    assert torch.equal(*gradients)
+
+
 def test_the_order_of_pooling_and_relu_is_free():
     x = images((3, 4, 9, 8))
     usual = F.max_pool2d(x.relu(), 2)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from infoloss.visibility import batched, untraced
+from infoloss.visibility import untraced
 
 __all__ = ["Affine"]
 
@@ -44,7 +44,6 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
     return (
         _ONEDNN
         and untraced(x, weight)
-        and not batched(x)
         and x.ndim == 2
         and x.dtype == weight.dtype == torch.float32
         and x.device.type == weight.device.type == "cpu"
