@@ -13,7 +13,8 @@ Adam); the images are noise, since only their shape matters here. Ways to train 
 
 PYTHON has Keras 3 and TensorFlow (``python -m venv there; there/bin/pip install keras tensorflow-cpu``);
 without it Keras is left out. Every process warms up, waits for the others, and then trains; a round runs all
-ways one after the other, so that what else the machine does hits all of them.
+ways one after the other, so that what else the machine does hits all of them. Beside images per second stand
+images per second of processor time, of all processes and threads: other work on the machine moves it less.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +74,8 @@ def rows(images: int) -> Rows:
     return Rows(features, torch.randint(CLASSES, (images,), generator=generator))
 
 
-def studied(precision: str, train: Rows, epochs: int) -> float:
-    """Seconds of the training steps, done by the code that a study runs."""
+def studied(precision: str, train: Rows, epochs: int) -> None:
+    """By the code that a study runs."""
     network = build("keras_cifar10", classes=CLASSES, input_shape=SHAPE, seed=0)
     model = Classifier(
         network, classes=CLASSES, normalisation=normalisation("auto", train.features), precision=precision
@@ -81,7 +83,6 @@ def studied(precision: str, train: Rows, epochs: int) -> float:
     settings = Settings(learning_rate=1e-3, weight_decay=0, epochs=epochs, batch_size=BATCH)
     result = fit(model, il.Criterion("cross_entropy"), train, None, settings=settings, seed=0)
     assert result.error is None
-    return result.seconds
 
 
 def usual_network() -> nn.Module:
@@ -92,15 +93,13 @@ def usual_network() -> nn.Module:
     )
 
 
-def usual(train: Rows, epochs: int) -> float:
-    """Seconds of the usual code; the images are floats already."""
+def usual(train: Rows, epochs: int) -> None:
+    """By the usual code; the images are floats already."""
     features, model = train.features / 255, usual_network()
     optimiser = torch.optim.Adam(model.parameters())
-    started = time.perf_counter()
     for _ in range(epochs):
         for batch in torch.randperm(len(features)).split(BATCH):
             usual_step(model, optimiser, features[batch], train.target[batch])
-    return time.perf_counter() - started
 
 
 def usual_step(model: nn.Module, optimiser: torch.optim.Optimizer, images: Tensor, target: Tensor) -> None:
@@ -110,23 +109,22 @@ def usual_step(model: nn.Module, optimiser: torch.optim.Optimizer, images: Tenso
 
 
 def worked(work: str, images: int, epochs: int) -> None:
-    """One process: warms up, says so, waits, trains, and says how long that took."""
+    """One process: warms up, says so, waits, trains, and says how long that took, by clock and by CPU."""
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     if work != "usual":
         keep_freed_memory()
     train = rows(images)
-
-    def seconds(epochs: int) -> float:
-        return usual(train, epochs) if work == "usual" else studied(work, train, epochs)
-
-    seconds(1)
+    trained = usual if work == "usual" else partial(studied, work)
+    trained(train, 1)
     print("ready", flush=True)
     sys.stdin.readline()
-    print(seconds(epochs), flush=True)
+    started, used = time.perf_counter(), time.process_time()
+    trained(train, epochs)
+    print(time.perf_counter() - started, time.process_time() - used, flush=True)
 
 
-def rate(way: Way, options: argparse.Namespace) -> float:
-    """Images per second of all processes together."""
+def rate(way: Way, options: argparse.Namespace) -> tuple[float, float]:
+    """Images per second of all processes together: by the clock, and of processor time."""
     count, threads = (options.processes, 1) if way.together else (1, options.processes)
     python = [options.keras, str(KERAS)] if way.keras else [sys.executable, "-m", "benchmarks.training"]
     command = [*python, f"--work={way.work}", f"--images={options.images}", f"--epochs={options.epochs}"]
@@ -145,18 +143,24 @@ def rate(way: Way, options: argparse.Namespace) -> float:
             for process in processes:
                 process.kill()
                 process.communicate()
-    return sum(options.images * options.epochs / each for each in seconds)
+    images = options.images * options.epochs
+    return sum(images / clock for clock, _ in seconds), images * count / sum(used for _, used in seconds)
 
 
-def together(processes: Sequence[subprocess.Popen[str]]) -> list[float]:
-    """Seconds of each process: all begin when the last is ready. A ValueError where one ended."""
+def together(processes: Sequence[subprocess.Popen[str]]) -> list[tuple[float, float]]:
+    """Seconds of each process, of the clock and of its CPU: all begin when the last is ready.
+
+    Raises:
+        ValueError: a process that ended.
+    """
     for process in processes:
         if process.stdout.readline() != "ready\n":
             raise ValueError("not ready")
     for process in processes:
         process.stdin.write("go\n")
         process.stdin.flush()
-    return [float(process.stdout.readline()) for process in processes]
+    spoken = [process.stdout.readline().split() for process in processes]
+    return [(float(clock), float(used)) for clock, used in spoken]
 
 
 def conditions(options: argparse.Namespace) -> dict[str, Any]:
@@ -185,10 +189,11 @@ def processor() -> str:
     return f"{fields.get('model name', platform.processor())} ({', '.join(found) or 'no bfloat16'})"
 
 
-def line(name: str, rates: list[float], peer: list[float]) -> dict[str, Any]:
-    low, middle, high = np.quantile(rates, [0.25, 0.5, 0.75])
-    ratio = float(np.median(np.array(rates) / np.array(peer)))
-    return {"way": name, "lower": low, "median": middle, "upper": high, "ratio": ratio, "n": len(rates)}
+def line(name: str, rates: list[tuple[float, float]], peer: list[tuple[float, float]]) -> dict[str, Any]:
+    (low, _), (middle, cpu), (high, _) = np.quantile(rates, [0.25, 0.5, 0.75], axis=0)
+    ratio, cpu_ratio = np.median(np.array(rates) / np.array(peer), axis=0)
+    spread = {"lower": low, "median": middle, "upper": high, "ratio": ratio, "n": len(rates)}
+    return {"way": name, **spread, "cpu_median": cpu, "cpu_ratio": cpu_ratio}
 
 
 def main() -> None:
@@ -208,18 +213,20 @@ def main() -> None:
         worked(options.work, options.images, options.epochs)
         return
     ways = [way for way in WAYS if options.keras or not way.keras]
-    rates: dict[str, list[float]] = {way.name: [] for way in ways}
+    rates: dict[str, list[tuple[float, float]]] = {way.name: [] for way in ways}
     for _ in range(options.rounds):
         for way in ways:
             rates[way.name].append(rate(way, options))
     peer = "Keras, as published" if options.keras else "PyTorch"
     found, about = [line(name, rates[name], rates[peer]) for name in rates], conditions(options)
     print(
-        f"images per second, all processes together: median [quartiles]; ratio to {peer}; {json.dumps(about)}"
+        f"images per second, all processes together: median [quartiles], ratio to {peer}; "
+        f"images per second of CPU time, ratio; {json.dumps(about)}"
     )
     for each in found:
         quartiles = f"{each['median']:7.0f} [{each['lower']:.0f}, {each['upper']:.0f}]"
-        print(f"{each['way']:<34} {quartiles:<24} {each['ratio']:.2f}  n = {each['n']}")
+        print(f"{each['way']:<34} {quartiles:<24} {each['ratio']:.2f}", end="  ")
+        print(f"{each['cpu_median']:7.0f} {each['cpu_ratio']:.2f}  n = {each['n']}")
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps({"conditions": about, "table": found}, indent=1))

@@ -41,7 +41,7 @@ LIBRARY = {*HEART, "infoloss"}
 MAY_IMPORT = {
     "named": set(),
     "data": {"named"},
-    "models": {"named"},
+    "models": {"named", "kernels", "visibility"},
     "information": LIBRARY,
     "evaluation": LIBRARY | {"information"},
     "conformance": LIBRARY,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections import OrderedDict
 from types import ModuleType, SimpleNamespace
@@ -11,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from infoloss.models import MODELS, build
-from infoloss.models.images import pooled_relu
+from infoloss.models import MODELS, Affine, PooledReLU, build
+from infoloss.models.images import InParts
 from infoloss.named import named
 
 EMNIST, CIFAR = (1, 28, 28), (3, 32, 32)
@@ -97,18 +98,24 @@ def test_images_are_one_long_row_to_models_of_tables(name):
 def test_batch_norm_stands_before_every_affine_map():
     model = build("mlp", classes=3, input_shape=(4,), seed=0, hidden=(5, 6), batch_norm=True)
     kinds = [type(layer) for layer in model]
-    once = [nn.BatchNorm1d, nn.Linear, nn.ReLU]
+    once = [nn.BatchNorm1d, Affine, nn.ReLU]
     assert kinds == [*once, *once, nn.BatchNorm1d, nn.Linear]
 
 
-def test_pooling_before_relu_is_relu_before_pooling():
-    x = torch.randn(3, 4, 9, 8, requires_grad=True)
-    usual = nn.functional.max_pool2d(x.relu(), 2)
-    ours = nn.Sequential(*pooled_relu())(x)
-    assert torch.equal(ours, usual)
-    weight = torch.randn_like(usual)
-    gradients = [torch.autograd.grad((weight * y).sum(), x)[0] for y in (ours, usual)]
-    assert torch.equal(*gradients)
+@pytest.mark.parametrize("n", [0, 1, 50, 51, 120])
+def test_parts_of_a_batch_are_the_batch(n):
+    """With the same dropout; weights' gradients are sums, in another order."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        whole = nn.Sequential(nn.Conv2d(3, 4, 3), PooledReLU(0.5), nn.Flatten()).double()
+    parts = InParts(*copy.deepcopy(whole))
+    x = torch.randn(n, 3, 8, 8, dtype=torch.float64).requires_grad_()
+    found = []
+    for layers in (whole, parts):
+        y = layers(x)
+        found.append([y, *torch.autograd.grad((y**2).sum(), [x, *layers.parameters()])])
+    assert found[0][0].shape == (n, 36)
+    assert all(torch.allclose(a, b, rtol=1e-12, atol=1e-12) for a, b in zip(*found, strict=True))
 
 
 def test_he_starts_have_their_spread():

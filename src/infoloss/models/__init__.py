@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from infoloss.models.affine import Affine
 from infoloss.models.convnet import convnet
 from infoloss.models.dropout import Dropout
 from infoloss.models.embedding_bag import embedding_bag
@@ -15,12 +16,15 @@ from infoloss.models.foreign import foreign
 from infoloss.models.keras_cifar10 import keras_cifar10
 from infoloss.models.linear import linear
 from infoloss.models.mlp import mlp
+from infoloss.models.pooling import PooledReLU
 from infoloss.models.resnet import resnet18, resnet20, resnet32
 from infoloss.models.vgg import spinal_vgg, vgg5, vgg11_bn
 
 __all__ = [
     "MODELS",
+    "Affine",
     "Dropout",
+    "PooledReLU",
     "build",
     "convnet",
     "embedding_bag",

@@ -8,7 +8,8 @@ from itertools import pairwise
 from torch import nn
 
 from infoloss.models.dropout import Dropout
-from infoloss.models.images import he_normal, image_shape, pooled_relu
+from infoloss.models.images import he_normal, image_shape
+from infoloss.models.pooling import PooledReLU
 
 __all__ = ["convnet"]
 
@@ -51,4 +52,4 @@ def _stage(before: int, after: int) -> nn.Module:
     for width in (before, after):
         layers += [nn.Conv2d(width, after, 3, padding=1, bias=False), nn.BatchNorm2d(after)]
         layers += [nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers[:-1], *pooled_relu())
+    return nn.Sequential(*layers[:-1], PooledReLU())

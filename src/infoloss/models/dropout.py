@@ -41,6 +41,9 @@ class Dropout(nn.Module):
             raise ValueError(f"p must be in [0, 1), got {p}")
         self.p = p
         self._generator = np.random.Generator(np.random.SFC64(int(torch.randint(2**62, ()).item())))
+        dropped = min(round(p * _LEVELS), _LEVELS - 1)
+        self.threshold = dropped - _LEVELS // 2
+        self.scale = _LEVELS / (_LEVELS - dropped)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
@@ -51,14 +54,19 @@ class Dropout(nn.Module):
 
     def _mask(self, x: Tensor) -> Tensor:
         """0 or 1 / (1 − p), in the shape, type and memory order of x."""
-        dropped = min(round(self.p * _LEVELS), _LEVELS - 1)
         mask = torch.empty_like(x, requires_grad=False)
-        words = self._generator.integers(0, 1 << 64, -(-mask.numel() // 4), dtype=np.uint64)
         # Written as numbers at once: a mask of booleans is slow to multiply with.
-        levels = torch.from_numpy(words.view(np.int16)[: mask.numel()])
         flat = mask.as_strided((mask.numel(),), (1,))
-        torch.ge(levels, dropped - _LEVELS // 2, out=flat)
-        return mask.mul_(_LEVELS / (_LEVELS - dropped))
+        torch.ge(torch.from_numpy(self.levels(mask.numel())), self.threshold, out=flat)
+        return mask.mul_(self.scale)
+
+    def levels(self, count: int) -> np.ndarray:
+        """(count,) the generator's next int16: numbers whose own is below ``threshold`` are dropped.
+
+        The others are multiplied by ``scale``.
+        """
+        words = self._generator.integers(0, 1 << 64, -(-count // 4), dtype=np.uint64)
+        return words.view(np.int16)[:count]
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

@@ -1,10 +1,14 @@
-"""What models of images share: the check of their input's shape, and the weights that they start from."""
+"""What models of images share: the check of their input's shape, initial weights, and work in parts."""
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-__all__ = ["he_normal", "image_shape", "pooled_relu"]
+__all__ = ["InParts", "he_normal", "image_shape"]
+
+IMAGES_AT_ONCE = 50
+"""Of a batch: each layer finds in the cache what the one before wrote (32 pixels a side, 32 channels)."""
 
 
 def image_shape(model: str, input_shape: tuple[int, ...], *, smallest: int) -> tuple[int, int, int]:
@@ -31,11 +35,6 @@ def image_shape(model: str, input_shape: tuple[int, ...], *, smallest: int) -> t
     return channels, height, width
 
 
-def pooled_relu() -> tuple[nn.Module, nn.Module]:
-    """The largest of 2×2 pixels, then ReLU: the same as in the other order, at a quarter of the work."""
-    return nn.MaxPool2d(2), nn.ReLU(inplace=True)
-
-
 def he_normal(module: nn.Module) -> nn.Module:
     """Draws the convolutions' weights from N(0, 2 / (k² · out channels)), with biases 0: He et al. 2015."""
     for layer in module.modules():
@@ -44,3 +43,23 @@ def he_normal(module: nn.Module) -> nn.Module:
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
     return module
+
+
+class InParts(nn.Sequential):
+    """Layers that treat every row alone, over a part of the batch at a time: (N, …) to (N, …).
+
+    On one thread of a CPU, convolutions and pooling are faster on images from the cache than from memory.
+    The function is the same; sums over the batch, in weights' gradients, round in another order.
+
+    Example:
+        >>> layers = nn.Linear(3, 2), nn.ReLU()
+        >>> x = torch.randn(120, 3)
+        >>> bool((InParts(*layers)(x) == nn.Sequential(*layers)(x)).all())
+        True
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = -(-len(x) // IMAGES_AT_ONCE)
+        if parts < 2 or x.device.type != "cpu" or torch.get_num_threads() > 1:
+            return super().forward(x)  # type: ignore[no-any-return, no-untyped-call]
+        return torch.cat(list(map(super().forward, x.tensor_split(parts))))

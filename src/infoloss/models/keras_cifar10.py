@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from infoloss.models.dropout import Dropout
-from infoloss.models.images import image_shape, pooled_relu
+from infoloss.models.affine import Affine
+from infoloss.models.images import InParts, image_shape
+from infoloss.models.pooling import PooledReLU
 
 __all__ = ["keras_cifar10"]
 
@@ -30,11 +31,13 @@ def keras_cifar10(*, classes: int, input_shape: tuple[int, ...]) -> nn.Module:
     channels, height, width = image_shape("keras_cifar10", input_shape, smallest=10)
     pixels = _after_two_halvings(height) * _after_two_halvings(width)
     model = nn.Sequential(
-        *(nn.Conv2d(channels, 32, 3), *pooled_relu(), Dropout(0.5)),
-        *(nn.Conv2d(32, 64, 3), *pooled_relu(), Dropout(0.5)),
-        *(nn.Flatten(), nn.Linear(64 * pixels, 256), nn.ReLU(), nn.Linear(256, classes)),
+        InParts(
+            *(nn.Conv2d(channels, 32, 3), PooledReLU(0.5)),
+            *(nn.Conv2d(32, 64, 3), PooledReLU(0.5), nn.Flatten()),
+        ),
+        *(Affine(64 * pixels, 256), nn.ReLU(), nn.Linear(256, classes)),
     )
-    for layer in model:
+    for layer in model.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.xavier_uniform_(layer.weight)
             assert layer.bias is not None

@@ -8,6 +8,8 @@ from math import prod
 
 from torch import nn
 
+from infoloss.models.affine import Affine
+
 __all__ = ["mlp"]
 
 
@@ -36,9 +38,10 @@ def mlp(
     """
     if any(width < 1 for width in hidden):
         raise ValueError(f"hidden must hold positive widths, got {list(hidden)}")
-    widths = (prod(input_shape), *hidden, classes)
+    widths = (prod(input_shape), *hidden)
     layers: list[nn.Module] = [nn.Flatten()] if len(input_shape) > 1 else []
     for width, next_width in pairwise(widths):
         layers += [nn.BatchNorm1d(width)] if batch_norm else []
-        layers += [nn.Linear(width, next_width), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
+        layers += [Affine(width, next_width), nn.ReLU()]
+    layers += [nn.BatchNorm1d(widths[-1])] if batch_norm else []
+    return nn.Sequential(*layers, nn.Linear(widths[-1], classes))

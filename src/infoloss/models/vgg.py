@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from infoloss.models.affine import Affine
 from infoloss.models.dropout import Dropout
-from infoloss.models.images import he_normal, image_shape, pooled_relu
+from infoloss.models.images import he_normal, image_shape
+from infoloss.models.pooling import PooledReLU
 
 __all__ = ["spinal_vgg", "vgg5", "vgg11_bn"]
 
@@ -38,7 +40,7 @@ def vgg5(*, classes: int, input_shape: tuple[int, ...]) -> nn.Module:
     features = _features(_VGG5, height, width)
     return nn.Sequential(
         *_convolutions(_VGG5, channels),
-        *(nn.Flatten(), Dropout(0.5), nn.Linear(features, 512), nn.BatchNorm1d(512), nn.ReLU()),
+        *(nn.Flatten(), Dropout(0.5), Affine(features, 512), nn.BatchNorm1d(512), nn.ReLU()),
         *(Dropout(0.5), nn.Linear(512, classes)),
     )
 
@@ -74,7 +76,7 @@ class _Spine(nn.Module):
         self.middle = middle = features // 2
         widths = (middle, *[middle + 128] * 3)
         self.layers = nn.ModuleList(
-            nn.Sequential(Dropout(0.5), nn.Linear(width, 128), nn.BatchNorm1d(128), nn.ReLU())
+            nn.Sequential(Dropout(0.5), Affine(width, 128), nn.BatchNorm1d(128), nn.ReLU())
             for width in widths
         )
 
@@ -115,7 +117,7 @@ def _convolutions(blocks: Sequence[Sequence[int]], channels: int) -> list[nn.Mod
             layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width)]
             layers += [nn.ReLU(inplace=True)]
             channels = width
-        layers[-1:] = pooled_relu()
+        layers[-1] = PooledReLU()
     return [he_normal(layer) for layer in layers]
 
 

@@ -63,7 +63,7 @@ class Classifier(nn.Module):
     def _prepared(self, rows: Tensor) -> Tensor:
         rows = fractions(rows)
         if self.normalised:
-            rows = (rows - self.mean) / self.std
+            rows = (rows - self.mean).div_(self.std)
         return rows.contiguous(memory_format=torch.channels_last) if rows.ndim == 4 else rows
 
     def _in_precision(self, rows: Tensor) -> Tensor:

@@ -263,7 +263,7 @@ class _Training:
         return loss.detach()
 
     def _loss(self, batch: Tensor) -> Tensor:
-        given = Augmented(self.train.features[batch])
+        given = Augmented(_chosen(self.train.features, batch))
         if self.augmentations:
             given = augmented(given.features, self.augmentations, random_numbers(self.seed, self.step))
         logits = self.model(given.features)
@@ -278,6 +278,11 @@ class _Training:
         return self.criterion(
             logits, self.train.target[rows], sample_weight=None if weight is None else weight[rows]
         )
+
+
+def _chosen(features: Tensor | MappedRows, batch: Tensor) -> Tensor:
+    """These rows; ``index_select`` copies them whole, where an index copies number by number."""
+    return features.index_select(0, batch) if isinstance(features, Tensor) else features[batch]
 
 
 def _restart(device: torch.device, seed: int, step: int) -> None:
