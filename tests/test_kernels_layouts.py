@@ -436,6 +436,12 @@ def test_without_openmp_the_serial_variants_run() -> None:
     )
 
 
+def test_serial_and_parallel_variants_are_kept_apart_on_the_disk() -> None:
+    """By module and qualified name alone; else what is read from the disk is what was compiled first."""
+    kept = [(f.py_func.__module__, f.py_func.__qualname__) for f in host.FUNCTIONS.values()]
+    assert len(set(kept)) == len(kept)
+
+
 BITS = """
 import hashlib, torch, infoloss as il
 torch.set_num_threads(1)

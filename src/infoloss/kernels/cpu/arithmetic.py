@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable
 from functools import cache
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,12 @@ __all__ = ["REORDERED", "capped", "compiled", "exp", "inlined", "lowest", "maxim
 REORDERED = {"reassoc", "contract", "nsz", "arcp"}  # never nnan or ninf: −inf masks, and nan must stay nan
 
 
-def compiled(function: Callable[..., Any], **options: Any) -> Any:
+def compiled(function: Callable[..., Any], *, parallel: bool = False, **options: Any) -> Any:
     """``numba.njit`` with a disk cache; in memory, with one warning, where it cannot be written."""
+    options["parallel"] = parallel
+    if parallel:  # Numba's cache knows a function by its name, whatever options it is compiled with
+        function = FunctionType(function.__code__, function.__globals__)
+        function.__qualname__ += "_parallel"
     try:
         return njit(cache=True, nogil=True, **options)(function)
     except RuntimeError:  # no place for the cache
