@@ -138,11 +138,14 @@ def _(z, cap):
 
 
 @intrinsic
-def _float_as_bits(typingctx, x):
+def _larger(typingctx, x, y):
+    # with these flags LLVM keeps several running maxima, which vectorise
     def codegen(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], ir.IntType(32))
+        flags = ("nnan", "nsz")
+        larger = builder.fcmp_ordered(">", *arguments, flags=flags)
+        return builder.select(larger, *arguments, flags=flags)
 
-    return types.int32(types.float32), codegen
+    return x(x, x), codegen
 
 
 def maximum(x, at, n):
@@ -152,38 +155,10 @@ def maximum(x, at, n):
 
 @overload(maximum, jit_options={"forceinline": True})
 def _(x, at, n):
-    def in_lanes(x, at, n):
-        # LLVM keeps the order of comparisons in one running maximum, but not between several
-        a = b = c = d = e = f = g = h = x.dtype.type(-np.inf)
-        end = at + np.uint64(n)
-        while at + np.uint64(8) <= end:
-            a = x[at] if x[at] > a else a
-            b = x[at + np.uint64(1)] if x[at + np.uint64(1)] > b else b
-            c = x[at + np.uint64(2)] if x[at + np.uint64(2)] > c else c
-            d = x[at + np.uint64(3)] if x[at + np.uint64(3)] > d else d
-            e = x[at + np.uint64(4)] if x[at + np.uint64(4)] > e else e
-            f = x[at + np.uint64(5)] if x[at + np.uint64(5)] > f else f
-            g = x[at + np.uint64(6)] if x[at + np.uint64(6)] > g else g
-            h = x[at + np.uint64(7)] if x[at + np.uint64(7)] > h else h
-            at += np.uint64(8)
-        while at < end:
-            a = x[at] if x[at] > a else a
-            at += np.uint64(1)
-        a, b, c, d = max(a, b), max(c, d), max(e, f), max(g, h)
-        return max(max(a, b), max(c, d))
-
-    if x.dtype != types.float32:
-        return in_lanes
-    lanes = njit(forceinline=True)(in_lanes)
-
-    def as_integers(x, at, n):
-        if n < 256:
-            return lanes(x, at, n)
-        # the order of floats is that of their bits, those of negative ones turned round
-        largest = np.int32(-(2**31))
+    def largest(x, at, n):
+        m = x.dtype.type(-np.inf)
         for j in range(np.uint64(n)):
-            bits = _float_as_bits(x[at + j])  # type: ignore[call-arg]
-            largest = max(largest, bits ^ ((bits >> np.int32(31)) & np.int32(2**31 - 1)))
-        return _bits_as_float(largest ^ ((largest >> np.int32(31)) & np.int32(2**31 - 1)))  # type: ignore[call-arg]
+            m = _larger(m, x[at + j])  # type: ignore[call-arg]
+        return m
 
-    return as_integers
+    return largest

@@ -13,6 +13,7 @@ import numpy as np
 from numba import prange
 
 from infoloss.kernels.cpu.arithmetic import REORDERED, capped, exp, inlined, lowest
+from infoloss.kernels.cpu.labels import label_element, label_sums
 from infoloss.kernels.cpu.layout import (
     CENTRE,
     CLASSES,
@@ -187,35 +188,6 @@ def _add_multiple(x, factor, g):
     for j in range(x.shape[0]):
         for t in range(x.shape[1]):
             g[j, t] += zero if x[j, t] == gone_at else factor[t] * x[j, t]
-
-
-@inlined(fastmath=REORDERED)
-def _of_label(x, m, a, l1, l2, l3):
-    """u_y, z_y² and e^u_y; −inf, 0 and 0 where the class is masked."""
-    low = lowest(x[0])
-    gone_at = x.dtype.type(-np.inf)
-    for t in range(len(x)):
-        u = x[t] - m[t]
-        e = exp(low if u < low else u)
-        z = a[t] + np.float64(x[t])
-        l1[t] = np.float64(u)
-        l2[t] = 0.0 if x[t] == gone_at else z * z
-        l3[t] = 0.0 if u < low else np.float64(e)
-
-
-@inlined(fastmath=REORDERED)
-def _own(x, m, a, c0, c1, c2, d, k, by_label, by_square, by_exp, own):
-    """The gradient of the label's element in one float64 expression, since q_y − 1 cancels."""
-    low = lowest(x[0])
-    gone_at = x.dtype.type(-np.inf)
-    for t in range(len(x)):
-        u = x[t] - m[t]
-        e = np.float64(exp(low if u < low else u))
-        e = 0.0 if u < low else e
-        z = a[t] + np.float64(x[t])
-        value = e * (c0[t] + c1[t] * np.float64(u) + c2[t] * e + by_exp[t])
-        value += d[t] + (k[t] + by_square[t]) * z + by_label[t]
-        own[t] = 0.0 if x[t] == gone_at else value
 
 
 @inlined()
@@ -429,7 +401,7 @@ def moments(z, layout, label, ignored, soft, score, kept, shift, scale, tau, cap
                 if bad:
                     wrong = max(wrong, rows - (n + bad - 1))
                     continue
-                _of_label(own, m, a, l1, l2, l3)
+                label_sums(own, m, a, l1, l2, l3)
                 for t in range(widest):
                     l4[t] = (e1[t] - l3[t]) * log_floor
             if soft.shape[0]:
@@ -535,7 +507,7 @@ def gradient(
                 _elements(x, out, fa, m, f0, f1, f2, fd, fk)
             if len(label):
                 gone, _ = _label_elements(x, label, n, width, ignored, own)
-                _own(own, m, a, c0, c1, c2, d, k, by_label, by_square, by_exp, value)
+                label_element(own, m, a, c0, c1, c2, d, k, by_label, by_square, by_exp, value)
                 for t in range(np.uint64(width)):
                     y = np.uint64(label[np.uint64(n) + t])
                     out[y if y < np.uint64(classes) else np.uint64(0), t] = value[t]
