@@ -218,7 +218,7 @@ class Work:
                 raise RefusedError
             self.passes.append((one.rows, given, peaks))
         # beside its derivative a moment is needed no more, but for labels that are read alone
-        self.slopes = self.packed if plan.alone else np.zeros_like(self.packed)
+        self.slopes = self.packed if plan.alone else np.empty_like(self.packed)
         self.value, self.total, self.number, wrong = host.values(
             plan.program,
             self._parameters(),

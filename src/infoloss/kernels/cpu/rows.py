@@ -211,33 +211,32 @@ def _view(x, at, n, s, c, shift, b, v, to):
 
 
 @unmanaged(fastmath=REORDERED)
-def _unview(x, at, n, s, c, g, to):
-    """g to the gradient of the logits before scale and shift, and Σ g_j (x_j − c) of before."""
+def _on_scale(x, at, n, c, g, to):
+    """Σ g_j (x_j − c)."""
     total = 0.0
     gone_at = x.dtype.type(-np.inf)
     for j in range(np.uint64(n)):
         centred = np.float64(0) if x[at + j] == gone_at else np.float64(x[at + j]) - np.float64(c)
         total += np.float64(g[to + j]) * centred
-        g[to + j] = s * g[to + j]
     return total
 
 
 @unmanaged(fastmath=REORDERED)
-def _add_multiple(x, at, n, factor, g, to):
-    """g_j + factor·x_j where the class is not masked."""
+def _unscale(x, at, n, s, factor, g, to):
+    """s g_j + factor·x_j where the class is not masked."""
     zero = x.dtype.type(0)
     gone_at = x.dtype.type(-np.inf)
     for j in range(np.uint64(n)):
-        g[to + j] += zero if x[at + j] == gone_at else factor * x[at + j]
+        g[to + j] = s * g[to + j] + (zero if x[at + j] == gone_at else factor * x[at + j])
 
 
 @unmanaged()
 def _first(x, at, n, value):
     """The first place of a value that is there."""
-    for j in range(n):
-        if x[at + np.uint64(j)] == value:
-            return j
-    return 0
+    first = np.int32(n)
+    for j in range(np.uint64(n)):
+        first = min(first, np.int32(j) if x[at + j] == value else np.int32(n))
+    return np.int64(first)
 
 
 @unmanaged()
@@ -590,7 +589,8 @@ def _gradient_of_block(
     kind = z.dtype.type
     cap = kind(cap)
     held = cap != 0 or over  # no loop vectorises that reads where it writes
-    centred = len(shift) > 0 or len(scale) > 0 or tau != 0
+    scaled = len(scale) > 0 or tau != 0
+    centred = len(shift) > 0 or scaled
     powers = where[SUM] >= 0 or where[SQUARE] >= 0
     only_exp = where[EXP_LOGIT] < 0 and where[EXP_SQUARE] < 0 and not powers
     log_floor = math.log(floor) if floor > 0 and len(label) else 0.0
@@ -689,17 +689,21 @@ def _gradient_of_block(
                 top = peaks[block.row[t]] - first
                 if b <= top < b + n:
                     g[block.to[t] + np.uint64(top)] += kind(by_peak[t])
-        if centred and powers:
+        if scaled and powers:
             for t in range(count):
                 s1, _, masked = _power_sums(x, _place(block, t, b, n, in_block), n, a[t])
                 anchor[t] += d[t] * (n - masked) + k[t] * s1
-        if centred:
+        if scaled:
             for t in range(count):
                 at, to = _place(block, t, b, n, held), block.to[t] + np.uint64(b)
-                through[t] += _unview(kappa, at, n, s[t], c[t], g, to)
-        if cap != 0 and tau == 0:
+                through[t] += _on_scale(kappa, at, n, c[t], g, to)
+        if tau == 0:
             for t in range(count):
-                _through_cap(kappa, np.uint64(t * n), n, cap, g, block.to[t] + np.uint64(b))
+                at, to = _place(block, t, b, n, held), block.to[t] + np.uint64(b)
+                if scaled:
+                    _unscale(kappa, at, n, s[t], kind(0), g, to)
+                if cap != 0:
+                    _through_cap(kappa, at, n, cap, g, to)
 
     for t in range(count):
         through[t] += anchor[t] * np.float64(c[t])
@@ -712,7 +716,7 @@ def _gradient_of_block(
             for t in range(count):
                 at, to = _place(block, t, b, n, held), block.to[t] + np.uint64(b)
                 multiple = kind(-through[t] * np.float64(s[t]) ** 3 * tau**2)
-                _add_multiple(kappa, at, n, multiple, g, to)
+                _unscale(kappa, at, n, s[t], multiple, g, to)
                 if cap != 0:
                     _through_cap(kappa, at, n, cap, g, to)
 

@@ -55,6 +55,16 @@ def _maxima(x, m):
             m[t] = max(m[t], x[j, t])
 
 
+@inlined()
+def _first(x, m, first):
+    """The first class of the maximum, 0 where it is nan."""
+    first[:] = 0
+    for i in range(x.shape[0]):
+        j = np.uint64(x.shape[0] - 1 - i)
+        for t in range(x.shape[1]):
+            first[t] = np.int64(j) if x[j, t] == m[t] else first[t]
+
+
 @inlined(fastmath=REORDERED)
 def _exp_sum(x, m, s):
     zero = x.dtype.type(0)
@@ -340,6 +350,7 @@ def moments(z, layout, label, ignored, soft, score, kept, shift, scale, tau, cap
         a, e1, w1, q1 = np.zeros(widest), np.zeros(widest), np.zeros(widest), np.zeros(widest)
         s1, s2, count = np.zeros(widest), np.zeros(widest), np.zeros(widest)
         l1, l2, l3, l4 = np.zeros(widest), np.zeros(widest), np.zeros(widest), np.zeros(widest)
+        first = np.zeros(widest, np.int64)
         for tile in range(tiles * chunk // chunks, tiles * (chunk + 1) // chunks):
             b, i = tile // each, tile % each * widest
             width = min(widest, inner - i)
@@ -369,12 +380,8 @@ def moments(z, layout, label, ignored, soft, score, kept, shift, scale, tau, cap
                         for j in range(classes):
                             m[t] += x[j, t]
             if len(peaks):
-                for t in range(width):
-                    peaks[n + t] = 0
-                    for j in range(classes):
-                        if x[j, t] == m[t]:
-                            peaks[n + t] = j
-                            break
+                _first(x, m, first)
+                peaks[n : n + width] = first[:width]
             _keep(out, where, MAXIMUM, n, width, m)
             _keep(out, where, CENTRE, n, width, c)
             _keep(out, where, OFFSET, n, width, a)
@@ -442,7 +449,8 @@ def gradient(
 ):
     """As :func:`infoloss.kernels.cpu.rows.gradient`."""
     rows, classes, inner = layout[0], layout[1], layout[2]
-    centred = len(shift) > 0 or len(scale) > 0 or tau != 0
+    scaled = len(scale) > 0 or tau != 0
+    centred = len(shift) > 0 or scaled
     log_floor = math.log(floor) if floor > 0 and len(label) else 0.0
     powers = where[SUM] >= 0 or where[SQUARE] >= 0
     only_exp = where[EXP_LOGIT] < 0 and where[EXP_SQUARE] < 0 and not powers
@@ -520,7 +528,7 @@ def gradient(
             if len(peaks):
                 for t in range(width):
                     out[peaks[n + t], t] += z.dtype.type(by_peak[t])
-            if centred:
+            if scaled:
                 if powers:
                     _add_powers(x, a, d, k, anchor)
                 _unview(kappa, s, c, out, through)
