@@ -131,7 +131,7 @@ def log(x):
     tiny = x < 2.2250738585072014e-308  # subnormal
     bits = _float_as_bits(x * 18014398509481984.0 if tiny else x)  # type: ignore[call-arg]
     k = (bits - np.int64(0x3FE6A09E667F3BCD)) >> np.int64(52)
-    f = _bits_as_double(bits - (k << np.int64(52))) - 1.0  # type: ignore[call-arg]
+    f = _bits_as_double(bits - (k << np.int64(52))) - 1.0
     s = f / (2.0 + f)
     z = s * s
     w = z * z
