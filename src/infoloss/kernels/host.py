@@ -32,7 +32,7 @@ __all__ = [
     "whole",
 ]
 
-NARROW = 48
+NARROW = 24
 """Classes below which rows are read in tiles (benchmarks/thresholds.py)."""
 PART = 1 << 20
 """Columns of a part, where so few rows are so long that they are cut (likewise)."""

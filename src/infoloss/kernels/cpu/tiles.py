@@ -37,7 +37,7 @@ from infoloss.kernels.cpu.layout import (
 
 __all__ = ["gradient", "moments"]
 
-WIDEST = 128
+WIDEST = 256
 """Rows of a tile at most, and the number of elements that a tile should not exceed by much."""
 ELEMENTS = 1 << 13
 CHUNKS = 64
