@@ -436,10 +436,16 @@ def test_without_openmp_the_serial_variants_run() -> None:
     )
 
 
+def test_serial_and_parallel_variants_are_kept_apart_on_the_disk() -> None:
+    """By module and qualified name alone; else what is read from the disk is what was compiled first."""
+    kept = [(f.py_func.__module__, f.py_func.__qualname__) for f in host.FUNCTIONS.values()]
+    assert len(set(kept)) == len(kept)
+
+
 BITS = """
 import hashlib, torch, infoloss as il
 torch.set_num_threads(1)
-z, y = torch.linspace(-4, 4, 3840).sin().reshape(128, 30).requires_grad_(), torch.arange(128) % 30
+z, y = torch.linspace(-4, 4, 3840).sin().reshape(192, 20).requires_grad_(), torch.arange(192) % 20
 with il.kernels.use("cpu"):
     il.squentropy()(z, y).backward()
 print(hashlib.sha256(z.grad.numpy().tobytes()).hexdigest())

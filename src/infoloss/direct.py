@@ -21,6 +21,7 @@ from torch import Tensor
 from infoloss import kernels
 from infoloss.batch import class_planes
 from infoloss.kernels.inputs import overwritable, overwritten
+from infoloss.kernels.memory import unwritten
 from infoloss.kernels.program import Program, Symbol, Tape
 from infoloss.rows import label_only, passes_of
 from infoloss.statistics import STATISTICS, smoothed
@@ -227,7 +228,7 @@ class Work:
                 raise RefusedError
             self.passes.append((one.rows, given, peaks))
         # beside its derivative a moment is needed no more, but for labels that are read alone
-        self.slopes = self.packed if plan.alone else np.zeros_like(self.packed)
+        self.slopes = self.packed if plan.alone else np.empty_like(self.packed)
         self.value, self.total, self.number, wrong = host.values(
             plan.program,
             self._parameters(),
@@ -281,7 +282,7 @@ class Work:
         over = self.call.overwrite and not last[1][self.host.TAU]
         whole: Any = None
         for rows, given, peaks in (*others, last):
-            g = overwritten(z) if over and given is last[1] else torch.empty_like(z)
+            g = overwritten(z) if over and given is last[1] else unwritten(z)
             self.host.spread(given, self.packed[rows], peaks, slopes[rows], factor, g, self.host.NO_NUMBERS)
             whole = g if whole is None else g.add_(whole)
         for rows, given, _ in self.passes[len(others) + 1 :]:

@@ -32,7 +32,7 @@ __all__ = [
     "whole",
 ]
 
-NARROW = 48
+NARROW = 24
 """Classes below which rows are read in tiles (benchmarks/thresholds.py)."""
 PART = 1 << 20
 """Columns of a part, where so few rows are so long that they are cut (likewise)."""
@@ -287,11 +287,11 @@ def moments(inputs: Inputs) -> tuple[Tensor, Tensor | None]:
     """Row by row or tile by tile, in one pass."""
     found, besides = [], []
     for part, _ in _wide(inputs):
-        packed = torch.empty((len(part.names), len(part)), dtype=torch.float64)
-        peaks, wrong = read(arrays(part), part.names, packed.numpy())
+        packed = np.empty((len(part.names), len(part)))
+        peaks, wrong = read(arrays(part), part.names, packed)
         if wrong:
             raise IndexError(f"a label is out of range, expected 0 ≤ label < {inputs.z.shape[1]}")
-        found.append(packed)
+        found.append(torch.from_numpy(packed))
         besides.append(torch.from_numpy(peaks))
     return _joined(found, 1), _joined(besides, 0) if "peak" in inputs.names else None
 

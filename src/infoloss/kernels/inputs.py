@@ -8,6 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from infoloss.kernels.memory import unwritten
+
 __all__ = ["ORDER", "Inputs", "Kernel", "module", "overwritable", "overwritten"]
 
 
@@ -77,7 +79,7 @@ class Inputs:
 
     def goal(self) -> Tensor:
         """Where the gradient of z is to be written: memory of its own, or that of z."""
-        return overwritten(self.z) if self.overwrite else torch.empty_like(self.z)
+        return overwritten(self.z) if self.overwrite else unwritten(self.z)
 
     def of_rows(self, z: Tensor, rows: slice) -> Inputs:
         """The same of some rows, whose logits are z."""

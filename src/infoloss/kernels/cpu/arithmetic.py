@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable
 from functools import cache
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,17 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
-__all__ = ["REORDERED", "capped", "compiled", "exp", "inlined", "lowest", "maximum", "unmanaged"]
+__all__ = ["REORDERED", "capped", "compiled", "exp", "inlined", "log", "lowest", "maximum", "unmanaged"]
 
 REORDERED = {"reassoc", "contract", "nsz", "arcp"}  # never nnan or ninf: −inf masks, and nan must stay nan
 
 
-def compiled(function: Callable[..., Any], **options: Any) -> Any:
+def compiled(function: Callable[..., Any], *, parallel: bool = False, **options: Any) -> Any:
     """``numba.njit`` with a disk cache; in memory, with one warning, where it cannot be written."""
+    options["parallel"] = parallel
+    if parallel:  # Numba's cache knows a function by its name, whatever options it is compiled with
+        function = FunctionType(function.__code__, function.__globals__)
+        function.__qualname__ += "_parallel"
     try:
         return njit(cache=True, nogil=True, **options)(function)
     except RuntimeError:  # no place for the cache
@@ -101,6 +106,47 @@ def _(v):
     return exp32
 
 
+@intrinsic
+def _float_as_bits(typingctx, x):
+    def codegen(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], ir.IntType(64))
+
+    return types.int64(types.float64), codegen
+
+
+@intrinsic
+def _bits_as_double(typingctx, x):
+    def codegen(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], ir.DoubleType())
+
+    return types.float64(types.int64), codegen
+
+
+@unmanaged()
+def log(x):
+    """ln x in float64 with an error below one unit in the last place, in a loop that vectorises.
+
+    FreeBSD's: x = 2^k (1 + f) with 1 + f between √½ and √2, ln(1 + f) from s = f / (2 + f).
+    """
+    tiny = x < 2.2250738585072014e-308  # subnormal
+    bits = _float_as_bits(x * 18014398509481984.0 if tiny else x)  # type: ignore[call-arg]
+    k = (bits - np.int64(0x3FE6A09E667F3BCD)) >> np.int64(52)
+    f = _bits_as_double(bits - (k << np.int64(52))) - 1.0
+    s = f / (2.0 + f)
+    z = s * s
+    w = z * z
+    even = w * (3.999999999940941908e-01 + w * (2.222219843214978396e-01 + w * 1.531383769920937332e-01))
+    odd = 1.818357216161805012e-01 + w * 1.479819860511658591e-01
+    odd = z * (6.666666666666735130e-01 + w * (2.857142874366239149e-01 + w * odd))
+    half = 0.5 * f * f
+    n = np.float64(np.int32(k) - np.int32(54 if tiny else 0))
+    low = s * (half + (even + odd)) + n * 1.90821492927058770002e-10
+    y = n * 6.93147180369123816490e-01 - ((half - low) - f)
+    y = x if x == np.inf else y
+    y = -np.inf if x == 0.0 else y
+    return y if x >= 0.0 else np.nan
+
+
 def capped(z, cap):
     """cap·tanh(z / cap); −inf, a masked class, stays −inf."""
     raise TypeError
@@ -133,11 +179,14 @@ def _(z, cap):
 
 
 @intrinsic
-def _float_as_bits(typingctx, x):
+def _larger(typingctx, x, y):
+    # with these flags LLVM keeps several running maxima, which vectorise
     def codegen(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], ir.IntType(32))
+        flags = ("nnan", "nsz")
+        larger = builder.fcmp_ordered(">", *arguments, flags=flags)
+        return builder.select(larger, *arguments, flags=flags)
 
-    return types.int32(types.float32), codegen
+    return x(x, x), codegen
 
 
 def maximum(x, at, n):
@@ -147,38 +196,10 @@ def maximum(x, at, n):
 
 @overload(maximum, jit_options={"forceinline": True})
 def _(x, at, n):
-    def in_lanes(x, at, n):
-        # LLVM keeps the order of comparisons in one running maximum, but not between several
-        a = b = c = d = e = f = g = h = x.dtype.type(-np.inf)
-        end = at + np.uint64(n)
-        while at + np.uint64(8) <= end:
-            a = x[at] if x[at] > a else a
-            b = x[at + np.uint64(1)] if x[at + np.uint64(1)] > b else b
-            c = x[at + np.uint64(2)] if x[at + np.uint64(2)] > c else c
-            d = x[at + np.uint64(3)] if x[at + np.uint64(3)] > d else d
-            e = x[at + np.uint64(4)] if x[at + np.uint64(4)] > e else e
-            f = x[at + np.uint64(5)] if x[at + np.uint64(5)] > f else f
-            g = x[at + np.uint64(6)] if x[at + np.uint64(6)] > g else g
-            h = x[at + np.uint64(7)] if x[at + np.uint64(7)] > h else h
-            at += np.uint64(8)
-        while at < end:
-            a = x[at] if x[at] > a else a
-            at += np.uint64(1)
-        a, b, c, d = max(a, b), max(c, d), max(e, f), max(g, h)
-        return max(max(a, b), max(c, d))
-
-    if x.dtype != types.float32:
-        return in_lanes
-    lanes = njit(forceinline=True)(in_lanes)
-
-    def as_integers(x, at, n):
-        if n < 256:
-            return lanes(x, at, n)
-        # the order of floats is that of their bits, those of negative ones turned round
-        largest = np.int32(-(2**31))
+    def largest(x, at, n):
+        m = x.dtype.type(-np.inf)
         for j in range(np.uint64(n)):
-            bits = _float_as_bits(x[at + j])  # type: ignore[call-arg]
-            largest = max(largest, bits ^ ((bits >> np.int32(31)) & np.int32(2**31 - 1)))
-        return _bits_as_float(largest ^ ((largest >> np.int32(31)) & np.int32(2**31 - 1)))  # type: ignore[call-arg]
+            m = _larger(m, x[at + j])  # type: ignore[call-arg]
+        return m
 
-    return as_integers
+    return largest

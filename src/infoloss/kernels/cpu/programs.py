@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numba import prange
 
-from infoloss.kernels.cpu.arithmetic import inlined
+from infoloss.kernels.cpu.arithmetic import log, unmanaged
 from infoloss.kernels.cpu.layout import counts
 from infoloss.kernels.program import Code
 
@@ -39,7 +39,7 @@ LOG1P, SQRT, ABS, MINIMUM, MAXIMUM = (
 STEP, XLOGX = int(Code.STEP), int(Code.XLOGX)
 
 
-@inlined()
+@unmanaged()
 def _forward(code, a, b, x):
     n = len(x)
     if code == ADD:
@@ -65,7 +65,7 @@ def _forward(code, a, b, x):
             x[i] = math.exp(a[i])
     elif code == LOG:
         for i in range(n):
-            x[i] = np.log(a[i])
+            x[i] = log(a[i])
     elif code == EXPM1:
         for i in range(n):
             x[i] = math.expm1(a[i])
@@ -89,10 +89,10 @@ def _forward(code, a, b, x):
             x[i] = 1.0 if a[i] >= 0 else 0.0
     elif code == XLOGX:
         for i in range(n):
-            x[i] = 0.0 if a[i] == 0 else a[i] * np.log(a[i])
+            x[i] = 0.0 if a[i] == 0 else a[i] * log(a[i])
 
 
-@inlined()
+@unmanaged()
 def _backward(code, a, b, x, g, ga, gb):
     """Add to ga and gb what the derivative g in x means for a and b; conventions as PyTorch's."""
     n = len(x)
@@ -117,7 +117,7 @@ def _backward(code, a, b, x, g, ga, gb):
             if b[i] != 0:
                 ga[i] += g[i] * b[i] * a[i] ** (b[i] - 1)
             if not (a[i] == 0 and b[i] >= 0):
-                gb[i] += g[i] * x[i] * np.log(a[i])
+                gb[i] += g[i] * x[i] * log(a[i])
     elif code == NEGATE:
         for i in range(n):
             ga[i] -= g[i]
@@ -146,7 +146,78 @@ def _backward(code, a, b, x, g, ga, gb):
             gb[i] += g[i] * (1 - share)
     elif code == XLOGX:
         for i in range(n):
-            ga[i] += g[i] * (np.log(a[i]) + 1)
+            ga[i] += g[i] * (log(a[i]) + 1)
+
+
+@unmanaged()
+def _values_of_rows(
+    start,
+    x,
+    g,
+    nothing,
+    instructions,
+    number,
+    parameters,
+    moments,
+    spared,
+    label,
+    label_row,
+    ignored,
+    kept,
+    value,
+    slopes,
+):
+    """The rows from ``start`` on that x has place for; their part of what :func:`values` returns.
+
+    Args:
+        x, g: (instructions, rows) for the values, and zeros for the derivatives.
+        nothing: (rows,) False, for the rows without a derivative.
+        instructions … slopes: as for :func:`values`.
+    """
+    code, left, right, active = instructions[0], instructions[1], instructions[2], instructions[3]
+    rows, (steps, width) = moments.shape[1], x.shape
+    for i in range(steps):
+        if code[i] == CONSTANT:
+            x[i] = number[i]
+        elif code[i] == PARAMETER:
+            x[i] = parameters[left[i]]
+        elif code[i] == MOMENT:
+            for t in range(width):
+                x[i, t] = moments[left[i], start + t]
+            if left[i] == label_row:
+                for t in range(width):
+                    x[i, t] = 0.0 if x[i, t] == -np.inf else x[i, t]
+        else:
+            _forward(code[i], x[left[i]], x[right[i]], x[i])
+    total, counted, empty = 0.0, 0, 0
+    for t in range(width):
+        n = start + t
+        result = x[steps - 1, t]
+        if not counts(n, label, ignored, kept):
+            result = 0.0
+            nothing[t] = True
+        else:
+            counted += 1
+            if moments[0, n] == -np.inf:
+                empty = max(empty, rows - n)
+            if label_row >= 0 and moments[label_row, n] == -np.inf:
+                result = np.inf
+                nothing[t] = True
+        total += result
+        if len(value):
+            value[n] = result
+    g[steps - 1] = 1
+    for i in range(steps - 1, -1, -1):
+        if active[i] and code[i] > MOMENT:
+            _backward(code[i], x[left[i]], x[right[i]], x[i], g[i], g[left[i]], g[right[i]])
+    for k in range(len(spared)):  # every moment has been read
+        if not spared[k]:
+            slopes[k, start : start + width] = 0
+    for i in range(steps):
+        if code[i] == MOMENT and not spared[left[i]]:
+            for t in range(width):
+                slopes[left[i], start + t] = 0.0 if nothing[t] else g[i, t]
+    return total, counted, empty
 
 
 def values(instructions, number, parameters, moments, spared, label, label_row, ignored, kept, value, slopes):
@@ -165,57 +236,29 @@ def values(instructions, number, parameters, moments, spared, label, label_row, 
     Returns:
         Σ value, the number of rows that count, and N − n for the first of them that is wholly masked, or 0.
     """
-    code, left, right, active = instructions[0], instructions[1], instructions[2], instructions[3]
-    rows = moments.shape[1]
-    steps = len(code)
+    rows, steps = moments.shape[1], len(number)
     chunks = (rows + ROWS - 1) // ROWS
     totals, numbers = np.zeros(chunks), np.zeros(chunks, np.int64)
     empty = 0
     for chunk in prange(chunks):
         start = chunk * ROWS
         width = min(ROWS, rows - start)
-        x = np.empty((steps, width))
-        g = np.zeros((steps, width))
-        nothing = np.zeros(width, np.bool_)  # rows without a derivative
-        for i in range(steps):
-            if code[i] == CONSTANT:
-                x[i] = number[i]
-            elif code[i] == PARAMETER:
-                x[i] = parameters[left[i]]
-            elif code[i] == MOMENT:
-                x[i] = moments[left[i], start : start + width]
-                if left[i] == label_row:
-                    for t in range(width):
-                        x[i, t] = 0.0 if x[i, t] == -np.inf else x[i, t]
-            else:
-                _forward(code[i], x[left[i]], x[right[i]], x[i])
-        total = 0.0
-        for t in range(width):
-            n = start + t
-            result = x[steps - 1, t]
-            if not counts(n, label, ignored, kept):
-                result = 0.0
-                nothing[t] = True
-            else:
-                numbers[chunk] += 1
-                if moments[0, n] == -np.inf:
-                    empty = max(empty, rows - n)
-                if label_row >= 0 and moments[label_row, n] == -np.inf:
-                    result = np.inf
-                    nothing[t] = True
-            total += result
-            if len(value):
-                value[n] = result
-        totals[chunk] = total
-        g[steps - 1] = 1
-        for i in range(steps - 1, -1, -1):
-            if active[i] and code[i] > MOMENT:
-                _backward(code[i], x[left[i]], x[right[i]], x[i], g[i], g[left[i]], g[right[i]])
-        for k in range(len(spared)):  # every moment has been read
-            if not spared[k]:
-                slopes[k, start : start + width] = 0
-        for i in range(steps):
-            if code[i] == MOMENT and not spared[left[i]]:
-                for t in range(width):
-                    slopes[left[i], start + t] = 0.0 if nothing[t] else g[i, t]
+        totals[chunk], numbers[chunk], masked = _values_of_rows(
+            start,
+            np.empty((steps, width)),
+            np.zeros((steps, width)),
+            np.zeros(width, np.bool_),
+            instructions,
+            number,
+            parameters,
+            moments,
+            spared,
+            label,
+            label_row,
+            ignored,
+            kept,
+            value,
+            slopes,
+        )
+        empty = max(empty, masked)
     return totals.sum(), numbers.sum(), empty

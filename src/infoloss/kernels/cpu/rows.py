@@ -1,12 +1,13 @@
-"""Long rows: classes that lie side by side, read block by block.
+"""Classes that lie side by side: a block of rows at a time, several short ones or a stretch of a long one.
 
 ``moments`` reads each row once, with running sums that are rescaled when the maximum grows; ``gradient``
 reads it again and writes, for each element,
 
     e (a + b u + c e) + d + k z   (+ the label's and the maximum's own shares)
 
-with one set of coefficients a row. A block fits the first-level cache. Elements are float32 (float64 for
-float64 logits), sums float64.
+with one set of coefficients a row. A block, :data:`BLOCK` elements, fits the first-level cache, and each step
+is done for all its rows before the next: were one row finished before the next, keeping so many numbers at
+once would cost as much as a hundred classes. Elements are float32 (float64 for float64 logits), sums float64.
 
 A view z' = s (κ(z) − c) + v (κ the soft cap, c the row's maximum, s a scale or 1/(τ‖z‖)) is applied to a
 block as it is loaded. Few long rows are cut into parts of columns, whose moments the caller merges.
@@ -15,11 +16,13 @@ block as it is loaded. Few long rows are cut into parts of columns, whose moment
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import prange
 
-from infoloss.kernels.cpu.arithmetic import REORDERED, capped, exp, lowest, maximum, unmanaged
+from infoloss.kernels.cpu.arithmetic import REORDERED, capped, exp, inlined, lowest, maximum, unmanaged
+from infoloss.kernels.cpu.labels import label_element, label_sums
 from infoloss.kernels.cpu.layout import (
     CENTRE,
     CLASSES,
@@ -39,8 +42,6 @@ from infoloss.kernels.cpu.layout import (
     SUM,
     counts,
     leave_out,
-    put,
-    slope,
     start_of,
 )
 
@@ -56,37 +57,37 @@ CHUNKS = 64
 
 
 @unmanaged(fastmath=REORDERED)
-def _exps(x, at, n, m, e):
+def _exps(x, at, n, m, e, to):
     """e_j = e^u."""
     zero = x.dtype.type(0)
     low = lowest(zero)
     for j in range(np.uint64(n)):
         u = x[at + j] - m
         v = low if u < low else u
-        e[j] = zero if u < low else exp(v)
+        e[to + j] = zero if u < low else exp(v)
 
 
 # in loops of their own, since a loop with float64 in it takes shorter vectors
 
 
 @unmanaged(fastmath=REORDERED)
-def _sum(e, n):
+def _sum(e, at, n):
     s = 0.0  # beside the largest element, 1, the others would be rounded away in float32
     for j in range(np.uint64(n)):
-        s += np.float64(e[j])
+        s += np.float64(e[at + j])
     return s
 
 
 @unmanaged(fastmath=REORDERED)
-def _more_sums(x, at, n, m, e):
+def _more_sums(x, at, n, m, e, to):
     """Σ u e^u, Σ e^2u."""
     w = q = 0.0
     low = lowest(x.dtype.type(0))
     for j in range(np.uint64(n)):
         u = x[at + j] - m
         v = low if u < low else u
-        w += np.float64(v * e[j])
-        q += np.float64(e[j] * e[j])
+        w += np.float64(v * e[to + j])
+        q += np.float64(e[to + j] * e[to + j])
     return w, q
 
 
@@ -173,73 +174,69 @@ def _add_soft(x, at, n, soft, score, row, b, a, m, by_label, by_square, by_exp, 
 
 
 @unmanaged(fastmath=REORDERED)
-def _kappa(z, at, n, cap, x):
+def _kappa(z, at, n, cap, x, to):
     """x_j = κ(z_j), z_j where there is no cap."""
     if cap == 0:
         for j in range(np.uint64(n)):
-            x[j] = z[at + j]
+            x[to + j] = z[at + j]
     else:
         for j in range(np.uint64(n)):
-            x[j] = capped(z[at + j], cap)
+            x[to + j] = capped(z[at + j], cap)
 
 
 @unmanaged(fastmath=REORDERED)
-def _through_cap(x, n, cap, g, to):
+def _through_cap(x, at, n, cap, g, to):
     """g_j times κ'(z_j) = 1 − (κ(z_j) / κ_max)²."""
     zero = x.dtype.type(0)
     one = x.dtype.type(1)
     gone_at = x.dtype.type(-np.inf)
     for j in range(np.uint64(n)):
-        r = x[j] / cap
-        g[to + j] = zero if x[j] == gone_at else g[to + j] * (one - r * r)
+        r = x[at + j] / cap
+        g[to + j] = zero if x[at + j] == gone_at else g[to + j] * (one - r * r)
 
 
 @unmanaged(fastmath=REORDERED)
-def _view(x, n, s, c, shift, b, v):
+def _view(x, at, n, s, c, shift, b, v, to):
     """v_j = s (x_j − c) + shift_j."""
     gone_at = x.dtype.type(-np.inf)
     if len(shift):
         first = np.uint64(b)
         for j in range(np.uint64(n)):
-            value = s * (x[j] - c) + shift[first + j]
-            v[j] = gone_at if x[j] == gone_at else value
+            value = s * (x[at + j] - c) + shift[first + j]
+            v[to + j] = gone_at if x[at + j] == gone_at else value
     else:
         for j in range(np.uint64(n)):
-            value = s * (x[j] - c)
-            v[j] = gone_at if x[j] == gone_at else value
+            value = s * (x[at + j] - c)
+            v[to + j] = gone_at if x[at + j] == gone_at else value
 
 
 @unmanaged(fastmath=REORDERED)
-def _unview(x, n, s, c, g, to):
-    """g to the gradient of the logits before scale and shift, and Σ g_j (x_j − c) of before."""
+def _on_scale(x, at, n, c, g, to):
+    """Σ g_j (x_j − c)."""
     total = 0.0
     gone_at = x.dtype.type(-np.inf)
     for j in range(np.uint64(n)):
-        centred = np.float64(0) if x[j] == gone_at else np.float64(x[j]) - np.float64(c)
+        centred = np.float64(0) if x[at + j] == gone_at else np.float64(x[at + j]) - np.float64(c)
         total += np.float64(g[to + j]) * centred
-        g[to + j] = s * g[to + j]
     return total
 
 
 @unmanaged(fastmath=REORDERED)
-def _add_multiple(x, n, factor, g, to):
-    """g_j + factor·x_j where the class is not masked."""
+def _unscale(x, at, n, s, factor, g, to):
+    """s g_j + factor·x_j where the class is not masked."""
     zero = x.dtype.type(0)
     gone_at = x.dtype.type(-np.inf)
     for j in range(np.uint64(n)):
-        g[to + j] += zero if x[j] == gone_at else factor * x[j]
-
-
-# -- rows -----------------------------------------------------------------------------------------
+        g[to + j] = s * g[to + j] + (zero if x[at + j] == gone_at else factor * x[at + j])
 
 
 @unmanaged()
 def _first(x, at, n, value):
     """The first place of a value that is there."""
-    for j in range(n):
-        if x[at + np.uint64(j)] == value:
-            return j
-    return 0
+    first = np.int32(n)
+    for j in range(np.uint64(n)):
+        first = min(first, np.int32(j) if x[at + j] == value else np.int32(n))
+    return np.int64(first)
 
 
 @unmanaged()
@@ -257,171 +254,252 @@ def _row_scale(z, at, classes, tau, cap, buffer):
     squares = 0.0
     for b in range(0, classes, BLOCK):
         n = min(BLOCK, classes - b)
-        _kappa(z, at + np.uint64(b), n, cap, buffer)
-        squares += _power_sums(buffer, np.uint64(0), n, 0.0)[1]
+        here = at + np.uint64(b)
+        if cap == 0:
+            squares += _power_sums(z, here, n, 0.0)[1]
+        else:
+            _kappa(z, here, n, cap, buffer, np.uint64(0))
+            squares += _power_sums(buffer, np.uint64(0), n, 0.0)[1]
     return 1 / (tau * math.sqrt(squares + SMALLEST_NORM**2))
 
 
-@unmanaged()
-def _sums(x, at, n, m, a, exps, several, powers, e):
-    """Σ e^u, Σ u e^u, Σ e^2u, Σ z, Σ z² and the masked classes of a block, as far as they are asked for."""
-    e1 = w1 = q1 = s1 = s2 = 0.0
-    masked = 0
-    if exps:
-        _exps(x, at, n, m, e)
-        e1 = _sum(e, n)
-        if several:
-            w1, q1 = _more_sums(x, at, n, m, e)
-    if powers:
-        s1, s2, masked = _power_sums(x, at, n, a)
-    return e1, w1, q1, s1, s2, masked
+# -- blocks -----------------------------------------------------------------------------------------
+
+
+class Block(NamedTuple):
+    """Memory for the rows of a block: which they are, their elements, and numbers of each."""
+
+    row: Any  # (R,)
+    at: Any  # (R,) where they begin in the logits
+    to: Any  # (R,) where they begin in the gradient
+    y: Any  # (R,) their labels
+    kappa: Any  # (BLOCK,) κ(z)
+    x: Any  # (BLOCK,) z'
+    e: Any  # (BLOCK,) e^u
+    short: Any  # (., R) of the elements' type
+    long: Any  # (., R) float64
+
+
+@inlined()
+def _block(layout, dtype):
+    r = _rows_of_block(layout)
+    integers, places = np.zeros((2, r), np.int64), np.zeros((2, r), np.uint64)
+    elements = np.empty((3, BLOCK), dtype)
+    return Block(
+        integers[0],
+        places[0],
+        places[1],
+        integers[1],
+        elements[0],
+        elements[1],
+        elements[2],
+        np.zeros((5, r), dtype),
+        np.zeros((16, r)),
+    )
 
 
 @unmanaged()
-def _moments_of_row(
-    i,
-    z,
-    layout,
-    label,
-    ignored,
-    soft,
-    score,
-    kept,
-    shift,
-    scale,
-    tau,
-    cap,
-    floor,
-    where,
-    out,
-    peaks,
-    kappa,
-    x,
-    e,
+def _rows_of_block(layout):
+    return max(1, BLOCK // layout[1])
+
+
+@unmanaged()
+def _blocks(layout):
+    """How many blocks of rows there are, times the parts that rows are cut into."""
+    r = _rows_of_block(layout)
+    return (layout[0] + r - 1) // r * layout[6]
+
+
+@unmanaged()
+def _extent(i, layout):
+    """The rows of a block, from and to; the part of them that it is, its first class and their number."""
+    rows, classes, parts = layout[0], layout[1], layout[6]
+    r = _rows_of_block(layout)
+    part, start = i % parts, i // parts * r
+    first = classes * part // parts
+    return start, min(rows, start + r), part, first, classes * (part + 1) // parts - first
+
+
+@unmanaged()
+def _place(block, t, b, n, held):
+    """Where the n classes from b on of row t are: in the block's own memory, or in the logits."""
+    return np.uint64(t * n) if held else block.at[t] + np.uint64(b)
+
+
+@unmanaged()
+def _see(block, count, z, b, n, cap, held, c, s, shift, centred):
+    """The n classes from b on of each row, as they are seen: κ(z) where it is held, and z'."""
+    for t in range(count):
+        at, to = block.at[t] + np.uint64(b), np.uint64(t * n)
+        if held:
+            _kappa(z, at, n, cap, block.kappa, to)
+        if held and centred:
+            _view(block.kappa, to, n, s[t], c[t], shift, b, block.x, to)
+        elif centred:
+            _view(z, at, n, s[t], c[t], shift, b, block.x, to)
+
+
+@unmanaged()
+def _take_label(block, t, label, first, classes):
+    """The label as a class of this part of the row; −1 where it is one of another part."""
+    y = label[block.row[t]] - first
+    block.y[t] = y if 0 <= y < classes else -1
+    return block.y[t]
+
+
+# -- moments ----------------------------------------------------------------------------------------
+
+
+@unmanaged()
+def _keep(out, where, moment, block, count, first, values):
+    if where[moment] >= 0:
+        for t in range(count):
+            out[where[moment], first + block.row[t]] = values[t]
+
+
+@unmanaged()
+def _rise(m, top, e1, w1, q1):
+    """The sums about a maximum, about a larger one."""
+    d = np.float64(m) - np.float64(top)
+    if d == -np.inf:  # there are none yet
+        return e1, w1, q1
+    f = math.exp(d)
+    return f * e1, f * (w1 + d * e1), f * f * q1
+
+
+@unmanaged()
+def _moments_of_block(
+    i, z, layout, label, ignored, soft, score, kept, shift, scale, tau, cap, floor, where, out, peaks, block
 ):
-    """One row, or part of a row, of :func:`moments`; whether its label is out of range."""
-    rows, all_classes, parts = layout[0], layout[1], layout[6]
+    """One block of :func:`moments`."""
+    rows, all_classes = layout[0], layout[1]
     kind = z.dtype.type
-    zero, cap = np.uint64(0), kind(cap)
+    cap = kind(cap)
+    held = cap != 0
     centred = len(shift) > 0 or len(scale) > 0 or tau != 0
-    plain = not centred and cap == 0
     several = where[EXP_LOGIT] >= 0 or where[EXP_SQUARE] >= 0
     exps = several or where[EXP] >= 0 or where[LABEL_EXP] >= 0 or where[LABEL_LOG_EXP] >= 0
     powers = where[SUM] >= 0 or where[SQUARE] >= 0 or where[CLASSES] >= 0
-    n, part, first, classes = i, 0, 0, all_classes
-    if parts > 1:  # divisions are slow beside a short row
-        n, part = i // parts, i % parts
-        first = all_classes * part // parts
-        classes = all_classes * (part + 1) // parts - first
-    o = part * rows + n
-    y = label[n] if len(label) else -1
-    if len(label) and y != ignored and (y < 0 or y >= all_classes):
-        return True
-    if not counts(n, label, ignored, kept):
-        leave_out(out, where, o, all_classes)
+    start, stop, part, first, classes = _extent(i, layout)
+    count = wrong = 0
+    for n in range(start, stop):
+        if len(label) and label[n] != ignored and not 0 <= label[n] < all_classes:
+            wrong = max(wrong, rows - n)
+        elif counts(n, label, ignored, kept):
+            block.row[count] = n
+            block.at[count] = np.uint64(start_of(n, layout) + first)
+            count += 1
+        else:
+            leave_out(out, where, part * rows + n, all_classes)
+            if len(peaks):
+                peaks[part * rows + n] = 0
+    if wrong:
+        return wrong
+
+    c, s, m, about, own = block.short[0], block.short[1], block.short[2], block.short[3], block.short[4]
+    a, e1, w1, q1 = block.long[0], block.long[1], block.long[2], block.long[3]
+    s1, s2, seen, peak = block.long[4], block.long[5], block.long[6], block.long[7]
+    l1, l2, l3, l4 = block.long[8], block.long[9], block.long[10], block.long[11]
+    block.long[:] = 0
+    for t in range(count):
+        c[t], s[t], m[t] = kind(0), kind(1), kind(-np.inf)
+        if centred:
+            c[t] = _centre(z, block.at[t], classes, cap)
+            if len(scale):
+                s[t] = kind(scale[block.row[t]])
+            if tau != 0:
+                s[t] = kind(_row_scale(z, block.at[t], classes, tau, cap, block.kappa))
+        a[t] = np.float64(s[t]) * np.float64(c[t])
+        seen[t] = classes
         if len(peaks):
-            peaks[o] = 0
-        return False
-    y -= first
-    at = np.uint64(start_of(n, layout) + first)
-    c, s = kind(0), kind(1)
-    if centred:
-        c = _centre(z, at, classes, cap)
-        if len(scale):
-            s = kind(scale[n])
-        if tau != 0:
-            s = kind(_row_scale(z, at, classes, tau, cap, kappa))
-    a = np.float64(s) * np.float64(c)
-    m = kind(-np.inf)
-    if len(peaks):
-        peaks[o] = first  # where every class is masked
-    e1 = w1 = q1 = s1 = s2 = l1 = l2 = l3 = l4 = 0.0
-    masked = 0
-    wanted = False
+            peaks[part * rows + block.row[t]] = first  # where every class is masked
+
+    x = block.x if centred else block.kappa if held else z
+    in_block = centred or held
     # a target's sums cannot be rescaled: with a soft one, the maximum is found before them
     for turn in range(1 if soft.shape[0] else 0, -1, -1):
         for b in range(0, classes, BLOCK):
-            length = min(BLOCK, classes - b)
-            here = at + np.uint64(b)
-            if plain:
-                top = maximum(z, here, length)
-            else:
-                _kappa(z, here, length, cap, kappa)
-                if centred:
-                    _view(kappa, length, s, c, shift, b, x)
-                else:
-                    _kappa(kappa, zero, length, kind(0), x)
-                top = maximum(x, zero, length)
-            if top > m:
-                d = np.float64(m) - np.float64(top)
-                if d > -np.inf:
-                    f = math.exp(d)
-                    w1 = f * (w1 + d * e1)
-                    e1 *= f
-                    q1 *= f * f
-                m = top
-                if len(peaks):
-                    there = _first(z, here, length, m) if plain else _first(x, zero, length, m)
-                    peaks[o] = first + b + there
+            n = min(BLOCK, classes - b)
+            _see(block, count, z, b, n, cap, held, c, s, shift, centred)
+            for t in range(count):
+                at = _place(block, t, b, n, in_block)
+                top = maximum(x, at, n)
+                if top > m[t]:
+                    e1[t], w1[t], q1[t] = _rise(m[t], top, e1[t], w1[t], q1[t])
+                    m[t] = top
+                    if len(peaks):
+                        peaks[part * rows + block.row[t]] = first + b + _first(x, at, n, top)
+                about[t] = m[t] if m[t] > -np.inf else kind(0)
             if turn == 1:
                 continue
-            centre = m if m > -np.inf else kind(0)
-            if plain:
-                found = _sums(z, here, length, centre, a, exps, several, powers, e)
-            else:
-                found = _sums(x, zero, length, centre, a, exps, several, powers, e)
-            e1 += found[0]
-            w1 += found[1]
-            q1 += found[2]
-            s1 += found[3]
-            s2 += found[4]
-            masked += found[5]
+            if exps:
+                for t in range(count):
+                    at = _place(block, t, b, n, in_block)
+                    _exps(x, at, n, about[t], block.e, np.uint64(t * n))
+                for t in range(count):
+                    e1[t] += _sum(block.e, np.uint64(t * n), n)
+            if several:
+                for t in range(count):
+                    at = _place(block, t, b, n, in_block)
+                    more = _more_sums(x, at, n, about[t], block.e, np.uint64(t * n))
+                    w1[t] += more[0]
+                    q1[t] += more[1]
+            if powers:
+                for t in range(count):
+                    found = _power_sums(x, _place(block, t, b, n, in_block), n, a[t])
+                    s1[t] += found[0]
+                    s2[t] += found[1]
+                    seen[t] -= found[2]
             if soft.shape[0]:
-                if plain:
-                    _kappa(z, here, length, kind(0), x)
-                more = _soft_sums(x, zero, length, soft, score, n, b, a, centre)
-                l1 += more[0]
-                l2 += more[1]
-                l3 += more[2]
-                l4 += more[3]
-                wanted |= more[4]
-    if m == -np.inf:  # every class is masked, or nan
-        for j in range(np.uint64(classes)):
-            m += z[at + j]
+                for t in range(count):
+                    at = _place(block, t, b, n, in_block)
+                    of_target = _soft_sums(x, at, n, soft, score, block.row[t], b, a[t], about[t])
+                    l1[t] += of_target[0]
+                    l2[t] += of_target[1]
+                    l3[t] += of_target[2]
+                    l4[t] += of_target[3]
+                    if of_target[4]:
+                        l1[t] = -np.inf
+
+    for t in range(count):
+        if m[t] == -np.inf:  # every class is masked, or nan
+            for j in range(np.uint64(classes)):
+                m[t] += z[block.at[t] + j]
+        about[t] = kind(0) if m[t] == -np.inf else m[t]
+        peak[t] = a[t] + np.float64(m[t])
     if len(label):
-        if 0 <= y < classes:
-            x_y = z[at + np.uint64(y)]
-            if cap != 0:
-                x_y = capped(x_y, cap)
-            if centred and x_y > -np.inf:
-                x_y = s * (x_y - c)
-                if len(shift):
-                    x_y += shift[y]
-            if x_y == -np.inf:
-                wanted = True
-            else:
-                u = x_y - m
-                l1 = np.float64(u)
-                l2 = (a + np.float64(x_y)) ** 2
-                low = lowest(u)
-                l3 = 0.0 if u < low else np.float64(exp(low if u < low else u))
-        l4 = (e1 - l3) * math.log(floor) if floor > 0 else 0.0
-    put(out, where, o, MAXIMUM, np.float64(m))
-    put(out, where, o, CLASSES, classes - masked)
-    put(out, where, o, EXP, e1)
-    put(out, where, o, EXP_LOGIT, w1)
-    put(out, where, o, EXP_SQUARE, q1)
-    put(out, where, o, SUM, s1)
-    put(out, where, o, SQUARE, s2)
-    put(out, where, o, LABEL, -np.inf if wanted else l1)
-    put(out, where, o, LABEL_SQUARE, l2)
-    put(out, where, o, LABEL_EXP, l3)
-    put(out, where, o, LABEL_LOG_EXP, l4)
-    put(out, where, o, PEAK, a + np.float64(m))
-    put(out, where, o, CENTRE, np.float64(c))
-    put(out, where, o, OFFSET, a)
-    put(out, where, o, SCALE, np.float64(s))
-    return False
+        for t in range(count):
+            y = _take_label(block, t, label, first, classes)
+            own[t] = kind(-np.inf)
+            if y >= 0:
+                own[t] = z[block.at[t] + np.uint64(y)]
+                if cap != 0:
+                    own[t] = capped(own[t], cap)
+                if centred and own[t] > -np.inf:
+                    own[t] = s[t] * (own[t] - c[t]) + (shift[y] if len(shift) else kind(0))
+        label_sums(own, about, a, l1, l2, l3)
+        log_floor = math.log(floor) if floor > 0 else 0.0
+        for t in range(count):
+            if block.y[t] < 0:
+                l1[t] = 0
+            l4[t] = (e1[t] - l3[t]) * log_floor
+    o = part * rows
+    _keep(out, where, MAXIMUM, block, count, o, m)
+    _keep(out, where, CLASSES, block, count, o, seen)
+    _keep(out, where, EXP, block, count, o, e1)
+    _keep(out, where, EXP_LOGIT, block, count, o, w1)
+    _keep(out, where, EXP_SQUARE, block, count, o, q1)
+    _keep(out, where, SUM, block, count, o, s1)
+    _keep(out, where, SQUARE, block, count, o, s2)
+    _keep(out, where, LABEL, block, count, o, l1)
+    _keep(out, where, LABEL_SQUARE, block, count, o, l2)
+    _keep(out, where, LABEL_EXP, block, count, o, l3)
+    _keep(out, where, LABEL_LOG_EXP, block, count, o, l4)
+    _keep(out, where, PEAK, block, count, o, peak)
+    _keep(out, where, CENTRE, block, count, o, c)
+    _keep(out, where, OFFSET, block, count, o, a)
+    _keep(out, where, SCALE, block, count, o, s)
+    return 0
 
 
 def moments(z, layout, label, ignored, soft, score, kept, shift, scale, tau, cap, floor, where, out, peaks):
@@ -438,13 +516,13 @@ def moments(z, layout, label, ignored, soft, score, kept, shift, scale, tau, cap
         out: (K, parts·N).
         peaks: (parts·N,) the class of the maximum, or empty.
     """
-    work = layout[0] * layout[6]
+    work = _blocks(layout)
     chunks = min(work, CHUNKS)
     wrong = 0
     for chunk in prange(chunks):
-        kappa, x, e = np.empty(BLOCK, z.dtype), np.empty(BLOCK, z.dtype), np.empty(BLOCK, z.dtype)
+        block = _block(layout, z.dtype)
         for i in range(work * chunk // chunks, work * (chunk + 1) // chunks):
-            if _moments_of_row(
+            found = _moments_of_block(
                 i,
                 z,
                 layout,
@@ -461,16 +539,27 @@ def moments(z, layout, label, ignored, soft, score, kept, shift, scale, tau, cap
                 where,
                 out,
                 peaks,
-                kappa,
-                x,
-                e,
-            ):
-                wrong = max(wrong, layout[0] - i // layout[6])
+                block,
+            )
+            wrong = max(wrong, found)
     return wrong
 
 
+# -- gradient ---------------------------------------------------------------------------------------
+
+
 @unmanaged()
-def _gradient_of_row(
+def _slopes(slopes, where, moment, block, count, factor, out):
+    """The derivative in a moment of each row, times a factor."""
+    if where[moment] >= 0:
+        for t in range(count):
+            out[t] = factor * slopes[where[moment], block.row[t]]
+    else:
+        out[:] = 0
+
+
+@unmanaged()
+def _gradient_of_block(
     i,
     z,
     layout,
@@ -493,112 +582,143 @@ def _gradient_of_row(
     g_layout,
     g_scale,
     over,
-    kappa,
-    x,
+    block,
 ):
-    """One row, or part of a row, of :func:`gradient`."""
-    rows, all_classes, parts = layout[0], layout[1], layout[6]
+    """One block of :func:`gradient`."""
+    rows = layout[0]
     kind = z.dtype.type
-    zero, cap = np.uint64(0), kind(cap)
-    centred = len(shift) > 0 or len(scale) > 0 or tau != 0
-    plain = not centred and cap == 0 and not over  # no loop vectorises that reads where it writes
+    cap = kind(cap)
+    held = cap != 0 or over  # no loop vectorises that reads where it writes
+    scaled = len(scale) > 0 or tau != 0
+    centred = len(shift) > 0 or scaled
+    powers = where[SUM] >= 0 or where[SQUARE] >= 0
+    only_exp = where[EXP_LOGIT] < 0 and where[EXP_SQUARE] < 0 and not powers
     log_floor = math.log(floor) if floor > 0 and len(label) else 0.0
-    n, part, first, classes = i, 0, 0, all_classes
-    if parts > 1:
-        n, part = i // parts, i % parts
-        first = all_classes * part // parts
-        classes = all_classes * (part + 1) // parts - first
-    at = np.uint64(start_of(n, layout) + first)
-    to = np.uint64(start_of(n, g_layout) + first)
-    m = kind(packed[where[MAXIMUM], n])
-    if not counts(n, label, ignored, kept) or m == -np.inf:
-        for j in range(np.uint64(classes)):
-            g[to + j] = 0
-        if len(g_scale):
-            g_scale[part * rows + n] = 0
-        return
-    y = label[n] - first if len(label) else -1
-    c, s = kind(0), kind(1)
-    if centred:
-        c = kind(packed[where[CENTRE], n])
-        if len(scale):
-            s = kind(scale[n])
-        if tau != 0:
-            s = kind(packed[where[SCALE], n])
-    a = np.float64(s) * np.float64(c)
-    c1 = factor * slope(slopes, where, EXP_LOGIT, n)
-    c2 = factor * 2 * slope(slopes, where, EXP_SQUARE, n)
-    d = factor * slope(slopes, where, SUM, n)
-    k = factor * 2 * slope(slopes, where, SQUARE, n)
-    by_label = factor * slope(slopes, where, LABEL, n)
-    by_square = factor * 2 * slope(slopes, where, LABEL_SQUARE, n)
-    by_score = factor * slope(slopes, where, LABEL_LOG_EXP, n)
-    by_exp = factor * slope(slopes, where, LABEL_EXP, n) - by_score * log_floor
-    by_peak = factor * slope(slopes, where, PEAK, n)
-    c0 = factor * slope(slopes, where, EXP, n) + c1 + by_score * log_floor
-    only_exp = c1 == 0 and c2 == 0 and d == 0 and k == 0
-    through = anchor = 0.0
-    for b in range(0, classes, BLOCK):
-        length = min(BLOCK, classes - b)
-        here, there = at + np.uint64(b), to + np.uint64(b)
-        has_label = b <= y < b + length
-        if plain:
-            own = z[at + np.uint64(y)] if has_label else kind(0)
-            if soft.shape[0]:
-                _kappa(z, here, length, kind(0), x)
-            if only_exp:
-                _exp_elements(z, here, length, m, kind(c0), g, there)
-            else:
-                _elements(
-                    z, here, length, kind(a), m, kind(c0), kind(c1), kind(c2), kind(d), kind(k), g, there
-                )
+    start, stop, part, first, classes = _extent(i, layout)
+    c, s, m, own = block.short[0], block.short[1], block.short[2], block.short[3]
+    count = 0
+    for n in range(start, stop):
+        m[count] = kind(packed[where[MAXIMUM], n])
+        to = np.uint64(start_of(n, g_layout) + first)
+        if counts(n, label, ignored, kept) and m[count] != -np.inf:
+            block.row[count] = n
+            block.at[count] = np.uint64(start_of(n, layout) + first)
+            block.to[count] = to
+            count += 1
         else:
-            _kappa(z, here, length, cap, kappa)
-            if centred:
-                _view(kappa, length, s, c, shift, b, x)
-            else:
-                _kappa(kappa, zero, length, kind(0), x)
-            own = x[np.uint64(y - b)] if has_label else kind(0)
-            if only_exp:
-                _exp_elements(x, zero, length, m, kind(c0), g, there)
-            else:
-                _elements(
-                    x, zero, length, kind(a), m, kind(c0), kind(c1), kind(c2), kind(d), kind(k), g, there
-                )
-        if soft.shape[0]:
-            anchor += _add_soft(
-                x, zero, length, soft, score, n, b, a, m, by_label, by_square, by_exp, by_score, g, there
-            )
-        if has_label and own > -np.inf:
-            u = own - m
-            low = lowest(u)
-            e = np.float64(0) if u < low else np.float64(exp(low if u < low else u))
-            z_y = a + np.float64(own)
-            anchor += by_square * z_y
-            # q_y − 1 cancels: the label's entry in one float64 expression
-            by_e = e * (c0 + c1 * np.float64(u) + c2 * e + by_exp)
-            g[to + np.uint64(y)] = kind(by_e + d + k * z_y + by_label + by_square * z_y)
-        if len(peaks) and b <= peaks[n] - first < b + length:
-            g[to + np.uint64(peaks[n] - first)] += kind(by_peak)
+            for j in range(np.uint64(classes)):
+                g[to + j] = 0
+            if len(g_scale):
+                g_scale[part * rows + n] = 0
+
+    a, c0, c1, c2 = block.long[0], block.long[1], block.long[2], block.long[3]
+    d, k, by_label, by_square = block.long[4], block.long[5], block.long[6], block.long[7]
+    by_exp, by_score, by_peak = block.long[8], block.long[9], block.long[10]
+    through, anchor, value = block.long[11], block.long[12], block.long[13]
+    _slopes(slopes, where, EXP, block, count, factor, c0)
+    _slopes(slopes, where, EXP_LOGIT, block, count, factor, c1)
+    _slopes(slopes, where, EXP_SQUARE, block, count, 2 * factor, c2)
+    _slopes(slopes, where, SUM, block, count, factor, d)
+    _slopes(slopes, where, SQUARE, block, count, 2 * factor, k)
+    _slopes(slopes, where, LABEL, block, count, factor, by_label)
+    _slopes(slopes, where, LABEL_SQUARE, block, count, 2 * factor, by_square)
+    _slopes(slopes, where, LABEL_EXP, block, count, factor, by_exp)
+    _slopes(slopes, where, LABEL_LOG_EXP, block, count, factor, by_score)
+    _slopes(slopes, where, PEAK, block, count, factor, by_peak)
+    _slopes(slopes, where, OFFSET, block, count, factor, anchor)
+    for t in range(count):
+        c0[t] += c1[t] + by_score[t] * log_floor
+        by_exp[t] -= by_score[t] * log_floor
+        anchor[t] += by_peak[t]
+        through[t] = 0
+        c[t], s[t] = kind(0), kind(1)
         if centred:
-            if d != 0 or k != 0:
-                s1, _, masked = _power_sums(x, zero, length, a)
-                anchor += d * (length - masked) + k * s1
-            through += _unview(kappa, length, s, c, g, there)
-        if cap != 0 and tau == 0:
-            _through_cap(kappa, length, cap, g, there)
-    on_scale = through + (anchor + by_peak + factor * slope(slopes, where, OFFSET, n)) * np.float64(c)
-    if len(g_scale):
-        g_scale[part * rows + n] = on_scale
+            c[t] = kind(packed[where[CENTRE], block.row[t]])
+            if len(scale):
+                s[t] = kind(scale[block.row[t]])
+            if tau != 0:
+                s[t] = kind(packed[where[SCALE], block.row[t]])
+        a[t] = np.float64(s[t]) * np.float64(c[t])
+        if len(label):
+            _take_label(block, t, label, first, classes)
+
+    kappa = block.kappa if held else z
+    x = block.x if centred else kappa
+    in_block = centred or held
+    for b in range(0, classes, BLOCK):
+        n = min(BLOCK, classes - b)
+        _see(block, count, z, b, n, cap, held, c, s, shift, centred)
+        for t in range(count):
+            at, to = _place(block, t, b, n, in_block), block.to[t] + np.uint64(b)
+            if only_exp:
+                _exp_elements(x, at, n, m[t], kind(c0[t]), g, to)
+            else:
+                f0, f1, f2, fd, fk = kind(c0[t]), kind(c1[t]), kind(c2[t]), kind(d[t]), kind(k[t])
+                _elements(x, at, n, kind(a[t]), m[t], f0, f1, f2, fd, fk, g, to)
+        if soft.shape[0]:
+            for t in range(count):
+                anchor[t] += _add_soft(
+                    x,
+                    _place(block, t, b, n, in_block),
+                    n,
+                    soft,
+                    score,
+                    block.row[t],
+                    b,
+                    a[t],
+                    m[t],
+                    by_label[t],
+                    by_square[t],
+                    by_exp[t],
+                    by_score[t],
+                    g,
+                    block.to[t] + np.uint64(b),
+                )
+        if len(label):
+            for t in range(count):
+                y = block.y[t] - b
+                inside = 0 <= y < n
+                own[t] = x[_place(block, t, b, n, in_block) + np.uint64(y)] if inside else kind(-np.inf)
+            label_element(own, m, a, c0, c1, c2, d, k, by_label, by_square, by_exp, value)
+            for t in range(count):
+                if own[t] > -np.inf:
+                    anchor[t] += by_square[t] * (a[t] + np.float64(own[t]))
+                    g[block.to[t] + np.uint64(block.y[t])] = kind(value[t])
+        if len(peaks):
+            for t in range(count):
+                top = peaks[block.row[t]] - first
+                if b <= top < b + n:
+                    g[block.to[t] + np.uint64(top)] += kind(by_peak[t])
+        if scaled and powers:
+            for t in range(count):
+                s1, _, masked = _power_sums(x, _place(block, t, b, n, in_block), n, a[t])
+                anchor[t] += d[t] * (n - masked) + k[t] * s1
+        if scaled:
+            for t in range(count):
+                at, to = _place(block, t, b, n, held), block.to[t] + np.uint64(b)
+                through[t] += _on_scale(kappa, at, n, c[t], g, to)
+        if tau == 0:
+            for t in range(count):
+                at, to = _place(block, t, b, n, held), block.to[t] + np.uint64(b)
+                if scaled:
+                    _unscale(kappa, at, n, s[t], kind(0), g, to)
+                if cap != 0:
+                    _through_cap(kappa, at, n, cap, g, to)
+
+    for t in range(count):
+        through[t] += anchor[t] * np.float64(c[t])
+        if len(g_scale):
+            g_scale[part * rows + block.row[t]] = through[t]
     if tau != 0:  # s = 1 / (τ‖x‖), so that ∂s/∂x_j = −s³ τ² x_j
-        multiple = kind(-on_scale * np.float64(s) ** 3 * tau**2)
         for b in range(0, classes, BLOCK):
-            length = min(BLOCK, classes - b)
-            there = to + np.uint64(b)
-            _kappa(z, at + np.uint64(b), length, cap, kappa)
-            _add_multiple(kappa, length, multiple, g, there)
-            if cap != 0:
-                _through_cap(kappa, length, cap, g, there)
+            n = min(BLOCK, classes - b)
+            _see(block, count, z, b, n, cap, held, c, s, shift, False)
+            for t in range(count):
+                at, to = _place(block, t, b, n, held), block.to[t] + np.uint64(b)
+                multiple = kind(-through[t] * np.float64(s[t]) ** 3 * tau**2)
+                _unscale(kappa, at, n, s[t], multiple, g, to)
+                if cap != 0:
+                    _through_cap(kappa, at, n, cap, g, to)
 
 
 def gradient(
@@ -632,13 +752,13 @@ def gradient(
         g, g_layout: the memory for the gradient, and its strides as those of z; z itself where tau is 0.
         g_scale: (parts·N,) for the derivative in the scale, or empty.
     """
-    work = layout[0] * layout[6]
+    work = _blocks(layout)
     chunks = min(work, CHUNKS)
     over = z.ctypes.data == g.ctypes.data
     for chunk in prange(chunks):
-        kappa, x = np.empty(BLOCK, z.dtype), np.empty(BLOCK, z.dtype)
+        block = _block(layout, z.dtype)
         for i in range(work * chunk // chunks, work * (chunk + 1) // chunks):
-            _gradient_of_row(
+            _gradient_of_block(
                 i,
                 z,
                 layout,
@@ -661,6 +781,5 @@ def gradient(
                 g_layout,
                 g_scale,
                 over,
-                kappa,
-                x,
+                block,
             )

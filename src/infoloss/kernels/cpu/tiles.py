@@ -13,6 +13,7 @@ import numpy as np
 from numba import prange
 
 from infoloss.kernels.cpu.arithmetic import REORDERED, capped, exp, inlined, lowest
+from infoloss.kernels.cpu.labels import label_element, label_sums
 from infoloss.kernels.cpu.layout import (
     CENTRE,
     CLASSES,
@@ -36,7 +37,7 @@ from infoloss.kernels.cpu.layout import (
 
 __all__ = ["gradient", "moments"]
 
-WIDEST = 128
+WIDEST = 256
 """Rows of a tile at most, and the number of elements that a tile should not exceed by much."""
 ELEMENTS = 1 << 13
 CHUNKS = 64
@@ -52,6 +53,16 @@ def _maxima(x, m):
     for j in range(x.shape[0]):
         for t in range(x.shape[1]):
             m[t] = max(m[t], x[j, t])
+
+
+@inlined()
+def _first(x, m, first):
+    """The first class of the maximum, 0 where it is nan."""
+    first[:] = 0
+    for i in range(x.shape[0]):
+        j = np.uint64(x.shape[0] - 1 - i)
+        for t in range(x.shape[1]):
+            first[t] = np.int64(j) if x[j, t] == m[t] else first[t]
 
 
 @inlined(fastmath=REORDERED)
@@ -187,35 +198,6 @@ def _add_multiple(x, factor, g):
     for j in range(x.shape[0]):
         for t in range(x.shape[1]):
             g[j, t] += zero if x[j, t] == gone_at else factor[t] * x[j, t]
-
-
-@inlined(fastmath=REORDERED)
-def _of_label(x, m, a, l1, l2, l3):
-    """u_y, z_y² and e^u_y; −inf, 0 and 0 where the class is masked."""
-    low = lowest(x[0])
-    gone_at = x.dtype.type(-np.inf)
-    for t in range(len(x)):
-        u = x[t] - m[t]
-        e = exp(low if u < low else u)
-        z = a[t] + np.float64(x[t])
-        l1[t] = np.float64(u)
-        l2[t] = 0.0 if x[t] == gone_at else z * z
-        l3[t] = 0.0 if u < low else np.float64(e)
-
-
-@inlined(fastmath=REORDERED)
-def _own(x, m, a, c0, c1, c2, d, k, by_label, by_square, by_exp, own):
-    """The gradient of the label's element in one float64 expression, since q_y − 1 cancels."""
-    low = lowest(x[0])
-    gone_at = x.dtype.type(-np.inf)
-    for t in range(len(x)):
-        u = x[t] - m[t]
-        e = np.float64(exp(low if u < low else u))
-        e = 0.0 if u < low else e
-        z = a[t] + np.float64(x[t])
-        value = e * (c0[t] + c1[t] * np.float64(u) + c2[t] * e + by_exp[t])
-        value += d[t] + (k[t] + by_square[t]) * z + by_label[t]
-        own[t] = 0.0 if x[t] == gone_at else value
 
 
 @inlined()
@@ -368,6 +350,7 @@ def moments(z, layout, label, ignored, soft, score, kept, shift, scale, tau, cap
         a, e1, w1, q1 = np.zeros(widest), np.zeros(widest), np.zeros(widest), np.zeros(widest)
         s1, s2, count = np.zeros(widest), np.zeros(widest), np.zeros(widest)
         l1, l2, l3, l4 = np.zeros(widest), np.zeros(widest), np.zeros(widest), np.zeros(widest)
+        first = np.zeros(widest, np.int64)
         for tile in range(tiles * chunk // chunks, tiles * (chunk + 1) // chunks):
             b, i = tile // each, tile % each * widest
             width = min(widest, inner - i)
@@ -397,12 +380,8 @@ def moments(z, layout, label, ignored, soft, score, kept, shift, scale, tau, cap
                         for j in range(classes):
                             m[t] += x[j, t]
             if len(peaks):
-                for t in range(width):
-                    peaks[n + t] = 0
-                    for j in range(classes):
-                        if x[j, t] == m[t]:
-                            peaks[n + t] = j
-                            break
+                _first(x, m, first)
+                peaks[n : n + width] = first[:width]
             _keep(out, where, MAXIMUM, n, width, m)
             _keep(out, where, CENTRE, n, width, c)
             _keep(out, where, OFFSET, n, width, a)
@@ -429,7 +408,7 @@ def moments(z, layout, label, ignored, soft, score, kept, shift, scale, tau, cap
                 if bad:
                     wrong = max(wrong, rows - (n + bad - 1))
                     continue
-                _of_label(own, m, a, l1, l2, l3)
+                label_sums(own, m, a, l1, l2, l3)
                 for t in range(widest):
                     l4[t] = (e1[t] - l3[t]) * log_floor
             if soft.shape[0]:
@@ -470,7 +449,8 @@ def gradient(
 ):
     """As :func:`infoloss.kernels.cpu.rows.gradient`."""
     rows, classes, inner = layout[0], layout[1], layout[2]
-    centred = len(shift) > 0 or len(scale) > 0 or tau != 0
+    scaled = len(scale) > 0 or tau != 0
+    centred = len(shift) > 0 or scaled
     log_floor = math.log(floor) if floor > 0 and len(label) else 0.0
     powers = where[SUM] >= 0 or where[SQUARE] >= 0
     only_exp = where[EXP_LOGIT] < 0 and where[EXP_SQUARE] < 0 and not powers
@@ -535,7 +515,7 @@ def gradient(
                 _elements(x, out, fa, m, f0, f1, f2, fd, fk)
             if len(label):
                 gone, _ = _label_elements(x, label, n, width, ignored, own)
-                _own(own, m, a, c0, c1, c2, d, k, by_label, by_square, by_exp, value)
+                label_element(own, m, a, c0, c1, c2, d, k, by_label, by_square, by_exp, value)
                 for t in range(np.uint64(width)):
                     y = np.uint64(label[np.uint64(n) + t])
                     out[y if y < np.uint64(classes) else np.uint64(0), t] = value[t]
@@ -548,7 +528,7 @@ def gradient(
             if len(peaks):
                 for t in range(width):
                     out[peaks[n + t], t] += z.dtype.type(by_peak[t])
-            if centred:
+            if scaled:
                 if powers:
                     _add_powers(x, a, d, k, anchor)
                 _unview(kappa, s, c, out, through)
