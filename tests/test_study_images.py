@@ -105,7 +105,7 @@ def test_the_forecast_of_many_rows_tries_few(monkeypatch) -> None:
     made = Materials(data, settled(small_plan(training={"epochs": 6}), data))
     seen = []
 
-    def seconds(config, arrays):
+    def seconds(config, arrays, told=None):
         seen.append({name: len(array) for name, array in arrays.items()})
         assert set(np.unique(arrays["train_target"])) == {0, 1, 2}
         return runs.outcome_of(None, status="done", seconds=2.0)
