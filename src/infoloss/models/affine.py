@@ -14,7 +14,11 @@ __all__ = ["Affine"]
 
 SMALLEST = 1 << 22
 """Multiplications from which a product pays for its way round PyTorch."""
-_ONEDNN = torch._C._has_mkldnn and torch.backends.cpu.get_cpu_capability() == "AVX512"
+_ONEDNN = (
+    torch.backends.mkldnn.is_available()
+    and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # not part of PyTorch's public interface
+)
 
 
 class Affine(nn.Linear):
