@@ -15,7 +15,7 @@ __all__ = ["Affine"]
 SMALLEST = 1 << 22
 """Multiplications from which a product pays for its way round PyTorch."""
 _ONEDNN = (
-    torch.backends.mkldnn.is_available()
+    torch._C._has_mkldnn
     and torch.backends.cpu.get_cpu_capability() == "AVX512"
     and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # not part of PyTorch's public interface
 )
