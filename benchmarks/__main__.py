@@ -9,6 +9,7 @@ BENCHMARKS = {
     "kernels": "the CPU kernel against F.cross_entropy and the usual eager code",
     "streaming": "streaming scores against a plain PyTorch pass for each of them",
     "training": "images per second of a study's processes, against the usual PyTorch code",
+    "throughput": "runs an hour of a study, by how many run at once",
     "thresholds": "the sizes at which the CPU kernel changes its ways",
     "linear": "a linear head in blocks against F.linear and F.cross_entropy (an hour, 8 GB)",
 }

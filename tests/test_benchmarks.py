@@ -40,6 +40,15 @@ def test_training(tmp_path: Path) -> None:
     assert all(0 < line["lower"] <= line["median"] <= line["upper"] for line in lines)
 
 
+def test_throughput(tmp_path: Path) -> None:
+    out = tmp_path / "throughput.json"
+    command = [sys.executable, "-m", "benchmarks.throughput", "--small", "--device=cpu", f"--out={out}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == ["1", "2"]
+    assert all(rate > 0 for rate in json.loads(out.read_text())["runs_an_hour"].values())
+
+
 @pytest.mark.parametrize("blocks", [[], ["--blocks"]], ids=["peers", "blocks"])
 def test_linear(tmp_path: Path, blocks: list[str]) -> None:
     pytest.importorskip("numba")
@@ -69,9 +78,17 @@ def test_the_speed_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     }
     memory = {"work": "a", "against": "b", "ratio": 0.1, "ours_mib": 1, "peer_mib": 10}
     linear = {"conditions": {}, "time": [{"work": "a", "against": "b", **line}], "memory": [memory]}
+    measured = {"ours_ms": 1.0, "peer_ms": 2.0, "ours_bytes": 2**20, "peer_bytes": 2**22}
+    on_gpu = {"work": "cross_entropy", "against": "Liger", **line, **measured}
+    gpu = {
+        "conditions": {"device": "G", "dtype": "bfloat16", "rows": 4, "classes": 3, "features": 2},
+        "bandwidth": [{"work": "cross_entropy", **line, "bytes_per_second": 3e12}],
+        "logits": [on_gpu],
+        "hidden": [{**on_gpu, "work": "cross_entropy + z_loss"}],
+    }
     (tmp_path / "results").mkdir()
     (tmp_path / "docs").mkdir()
-    for name, record in (("kernels", kernels), ("linear", linear)):
+    for name, record in (("kernels", kernels), ("linear", linear), ("gpu", gpu)):
         (tmp_path / "results" / f"{name}.json").write_text(json.dumps(record))
     pages = [tmp_path / "README.md", tmp_path / "docs" / "kernels.md"]
     for page in pages:
@@ -89,7 +106,12 @@ def test_the_speed_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
                 in text
             )
             assert "| linear head, `a` | b | 0.10 of the memory (1 / 10 MiB) |" in text
+            assert "| G, bfloat16, 4×3, cross_entropy | Liger | 0.50 [0.40, 12]; 1 / 4 MiB |" in text
     assert "`min_ent` also stands for `entropy`" in pages[1].read_text()
+    assert "| cross_entropy | 0.50 [0.40, 12] | 3000 | 3 |" in pages[1].read_text()
+    assert (
+        "| hidden | cross_entropy + z_loss | Liger | 0.50 [0.40, 12] | 1.00 / 2.00 |" in pages[1].read_text()
+    )
 
 
 def test_thresholds(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
