@@ -223,6 +223,7 @@ def conditions(threads: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "machine": platform.machine(),
         "threads": threads,
+        "large_pages_for_pytorch": os.environ.get("THP_MEM_ALLOC_ENABLE") == "1",
         "dtype": "float32",
     }
 

@@ -3,7 +3,8 @@
     python -m benchmarks.speed_table
 
 Reads results/kernels.json, results/linear.json, results/streaming.json and results/gpu.json, as the
-benchmarks' ``--out`` wrote them; a record that is absent has no rows.
+benchmarks' ``--out`` wrote them, and results/kernels_large_pages.json, of ``benchmarks.kernels`` with
+THP_MEM_ALLOC_ENABLE=1; a record that is absent has no rows.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-RECORDS = ("kernels", "linear", "streaming", "gpu")
+RECORDS = ("kernels", "kernels_large_pages", "linear", "streaming", "gpu")
 ON_GPU = ("cross_entropy", "log-probability, entropy")
 """What README.md says of the GPU; docs/kernels.md says all."""
 BEGIN, END = "<!-- speed: begin -->", "<!-- speed: end -->"
@@ -58,10 +59,7 @@ def spread(lines: list[Line]) -> str:
 
 def summary(records: dict[str, dict[str, Any]]) -> list[str]:
     """A row for each shape and peer."""
-    rows = ["| work | against | time, ours / theirs |", "|---|---|---|"]
-    for (shape, against), lines in grouped(records.get("kernels", {}).get("table", [])).items():
-        names = f"`{lines[0]['work']}`" if len(lines) == 1 else f"{len(lines)} kinds of losses"
-        rows.append(f"| {shape}, {names} | {against} | {spread(lines)} |")
+    rows = ["| work | against | time, ours / theirs |", "|---|---|---|", *kernels(records.get("kernels"))]
     for line in records.get("linear", {}).get("time", []):
         rows.append(f"| linear head, `{line['work']}` | {line['against']} | {ratio(line)} |")
     for line in records.get("linear", {}).get("memory", []):
@@ -80,6 +78,21 @@ def summary(records: dict[str, dict[str, Any]]) -> list[str]:
                     work = f"{about['device']}, {about['dtype']}, {shape}, {line['work']}"
                     rows.append(f"| {work} | {line['against']} | {ratio(line)}; {memory(line)} |")
     return rows
+
+
+def kernels(record: dict[str, Any] | None) -> list[str]:
+    """A row for each shape and peer of a record of the CPU kernel."""
+    rows = []
+    for (shape, against), lines in grouped(record["table"] if record else []).items():
+        names = f"`{lines[0]['work']}`" if len(lines) == 1 else f"{len(lines)} kinds of losses"
+        rows.append(f"| {shape}, {names} | {against} | {spread(lines)} |")
+    return rows
+
+
+def large_pages(record: dict[str, Any] | None) -> list[str]:
+    """The same where PyTorch has large pages too."""
+    header = ["", "| large pages for PyTorch too | against | time, ours / theirs |", "|---|---|---|"]
+    return [*header, *kernels(record)] if record else []
 
 
 def memory(line: Line) -> str:
@@ -147,7 +160,8 @@ def written(place: Path, rows: list[str]) -> None:
 def main() -> None:
     records = read()
     written(ROOT / "README.md", summary(records))
-    rows = [*summary(records), *details(records), *gpu_details(records.get("gpu")), *conditions(records)]
+    rows = [*summary(records), *large_pages(records.get("kernels_large_pages")), *details(records)]
+    rows += [*gpu_details(records.get("gpu")), *conditions(records)]
     written(ROOT / "docs" / "kernels.md", rows)
 
 

@@ -6,6 +6,7 @@ other with NumPy: the order of what a GPU does at once, and its exp, are not tes
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import problems
@@ -143,6 +144,15 @@ def test_plain_calls_again_batched_and_differentiated_twice() -> None:
             again = torch.autograd.grad(value, x, seeds[0], create_graph=True)[0]
             torch.testing.assert_close(again, each[0])
             assert torch.autograd.gradgradcheck(lambda x, o=options: loss(x, y, **o), x)
+
+
+def test_plain_calls_with_strided_labels_and_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(il.kernels.INSTALLED, "cpu", False)
+    monkeypatch.setitem(sys.modules, "infoloss.kernels.host", None)  # what needs Numba is not imported
+    z, y, _ = problem(5, 5, torch.float64)
+    for labels in (torch.stack([y, y + 7], 1)[:, 0], torch.tensor([2]).expand(5)):
+        assert labels.stride() != (1,)
+        compared(il.min_ent(), z, labels)
 
 
 def test_a_plain_call_with_a_label_out_of_range_is_an_error() -> None:

@@ -1,9 +1,10 @@
 """Plain calls in compiled code: the loss of :mod:`infoloss.rows` without a PyTorch operation for each node.
 
-A call is plain where the kernel can do all of it: float32 or float64 logits on the CPU, hard labels or none,
-no weights, a mean, sum or row values. The term's program (:mod:`infoloss.kernels.program`) is evaluated
-beside its derivatives in the moments, so that forward and backward pass are one compiled call or two each.
-Everything else, and every call that would end in an error, goes the general way.
+A call is plain where the kernel can do all of it: float32 or float64 logits on the CPU, or any on a GPU if
+one pass is enough; hard labels or none, no weights, a mean, sum or row values. The term's program
+(:mod:`infoloss.kernels.program`) is evaluated beside its derivatives in the moments, so that forward and
+backward pass are one compiled call or two each. Everything else, and every call on the CPU that would end in
+an error, goes the general way.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from infoloss import kernels
 from infoloss.batch import class_planes
-from infoloss.kernels.inputs import overwritable, overwritten
+from infoloss.kernels.inputs import module, overwritable, overwritten
 from infoloss.kernels.memory import unwritten
 from infoloss.kernels.program import Program, Symbol, Tape
 from infoloss.rows import label_only, passes_of
@@ -69,7 +70,7 @@ class Plan:
     moments: int
     unbound: frozenset[str]
     has_loss: bool
-    host: Any  # the module that calls the kernel
+    host: Any  # the module that calls the CPU's kernel; None where that is not installed
 
     @cached_property
     def alone(self) -> bool:
@@ -411,7 +412,7 @@ def plan_of(term: Term, smoothing: bool) -> Plan | None:
 
 def make_plan(term: Term, smoothing: bool) -> Plan | None:
     """The plan of a term; None where it takes the general way whatever the call."""
-    from infoloss.kernels import fused, host
+    from infoloss.kernels import fused
 
     tensors: list[Tensor] = []
     term.with_tensors(lambda tensor: tensors.append(tensor) or tensor)  # type: ignore[func-returns-value]
@@ -439,6 +440,7 @@ def make_plan(term: Term, smoothing: bool) -> Plan | None:
         first += len(names)
     program = tape.program(term.value(_Symbols(tape, found, smoothing)))  # type: ignore[arg-type]
     label_row = found[0].names.index("label_logit") if term.has_loss else -1
+    host = module("cpu") if kernels.available("cpu") else None
     return Plan(tuple(found), program, label_row, first, term.unbound, term.has_loss, host)
 
 

@@ -230,7 +230,7 @@ def values(
                 parameters=torch.cat(given) if given else None,
                 spared=without,
                 packed=packed,
-                label=inputs.label,
+                label=None if inputs.label is None else inputs.label.contiguous(),
                 kept=inputs.kept,
                 x=memory[0],
                 g=memory[1],
@@ -267,9 +267,9 @@ def _given(inputs: Inputs) -> dict[str, Any]:
         floor = torch.full((), inputs.floor, dtype=torch.float64, device=z.device)
     return {
         "z": z.detach(),
-        "label": inputs.label,
+        "label": None if inputs.label is None else inputs.label.contiguous(),
         "soft": None if inputs.soft is None else inputs.soft.detach().contiguous(),
-        "kept": inputs.kept,
+        "kept": None if inputs.kept is None else inputs.kept.contiguous(),
         "shift": inputs.shift,
         "scale": None if inputs.scale is None else inputs.scale.detach().contiguous(),
         "floor": floor,
