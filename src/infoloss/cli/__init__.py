@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader (head, less) has left: the interpreter must not flush into its pipe at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
-    except Exception as error:
+    except Exception as error:  # a user gets one line, whatever went wrong
         if os.environ.get("INFOLOSS_DEBUG") == "1":
             raise
         text, code = _told(error)

@@ -87,7 +87,7 @@ class _Logging:
             return
         try:
             write()
-        except Exception as error:
+        except Exception as error:  # whatever befalls the log, the study goes on
             self._fails = True
             again = f"infoloss log {self._folder} … makes up for it"
             print(f"infoloss: runs are not logged any more: {error}; {again}", file=sys.stderr)

@@ -181,7 +181,7 @@ def compiled(loss: Subject) -> None:
     compiled_loss = torch.compile(own, fullgraph=True, backend="aot_eager")
     try:
         value, slope = compiled_loss(z, y), gradient(lambda x: compiled_loss(x, y), z)
-    except Exception as error:
+    except Exception as error:  # the loss and the compiler may raise anything
         raise LawError(f"torch.compile(fullgraph=True) raises {first_line(error)}") from error
     require("the compiled loss", value, loss(z, y))
     require("the compiled loss's gradient", slope, gradient(lambda x: loss(x, y), z))

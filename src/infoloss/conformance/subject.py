@@ -177,7 +177,7 @@ class Subject:
             given = {option: values[option]}
         try:
             self(z, y, **given)
-        except Exception as error:
+        except Exception as error:  # the loss may raise anything
             kind = {"probabilities": "probability targets", "dense": "logits (N, C, d1, d2)"}
             return f"it refuses {kind.get(option, option)} ({first_line(error)})"
         return None

@@ -18,7 +18,7 @@ def unwritten(like: Tensor) -> Tensor:
     """Memory for a tensor like another, without values.
 
     Large memory is NumPy's, since PyTorch leaves it in pages of 4 KiB. The first touch of each costs more
-    than the arithmetic that fills it: copying into fresh memory takes a quarter of the time with large pages.
+    than the arithmetic that fills it: copying into fresh memory takes much less time with large pages.
     """
     size = like.numel() * like.itemsize
     if not like.is_cpu or size < LARGE:
