@@ -56,12 +56,14 @@ class Tab:
                 return answer["result"]
 
     def open(self, path: Path) -> None:
-        """The page, loaded to its end."""
+        """The page, loaded to its end and drawn: what waits for its layout has run."""
         self.requests.clear()
         self.complaints.clear()
         self.send("Page.navigate", url=path.resolve().as_uri())
         while self._next().get("method") != "Page.loadEventFired":
             pass
+        for _ in range(2):
+            self.value("new Promise(requestAnimationFrame)")
 
     def show(self, *, width: int = 1200, dark: bool = False, touch: bool = False) -> None:
         """How wide the screen is, whether fingers touch it, and what the reader prefers."""
