@@ -65,21 +65,19 @@ def tables_plan(folder: Path) -> Plan:
     return Plan.of(
         collection=tables(folder),
         losses=LOSSES,
-        seeds=5,
+        seeds=10,
         model={"name": "mlp", "hidden": [128]},
-        training={"epochs": 60},
-        tuning={"seeds": 1},
+        training={"epochs": 100},
     )
 
 
 def fashion_plan(folder: Path) -> Plan:
     return Plan.of(
-        data={"source": "fashion_mnist", "split": "0.9/0.1", "image_size": 14, "train_rows": 10_000},
+        data={"source": "fashion_mnist", "split": "0.9/0.1", "train_rows": 10_000},
         losses=LOSSES,
-        seeds=5,
+        seeds=10,
         model={"name": "convnet", "widths": [16, 32]},
-        training={"epochs": 5},
-        tuning={"seeds": 1},
+        training={"epochs": 10},
     )
 
 
@@ -88,10 +86,9 @@ def banking_plan(folder: Path) -> Plan:
     return Plan.of(
         data={"source": str(texts / "train.csv"), "test": str(texts / "test.csv"), "text": "tokens"},
         losses=LOSSES,
-        seeds=10,
+        seeds=20,
         model="embedding_bag",
         training={"epochs": 20},
-        tuning={"seeds": 1},
     )
 
 
