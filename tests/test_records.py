@@ -160,7 +160,11 @@ class TestPack:
         assert plain(from_file.verdicts) == plain(from_folder.verdicts), "to the last digit"
         for mine, theirs in zip(from_file.losses, from_folder.losses, strict=True):
             for field in fields(mine):
-                if not field.name.startswith("reliability"):
+                if field.name == "curve":
+                    assert mine.curve.keys() == theirs.curve.keys()
+                    for name, values in mine.curve.items():
+                        assert values == pytest.approx(theirs.curve[name], rel=1e-5)
+                elif not field.name.startswith("reliability"):
                     assert plain(getattr(mine, field.name)) == plain(getattr(theirs, field.name)), field.name
             for name in ("reliability", "reliability_scaled"):
                 drawn, expected = getattr(mine, name), getattr(theirs, name)

@@ -1,8 +1,8 @@
 """A whole study in one small Parquet file, from which the same verdicts follow: what goes into git.
 
 One row a run: its record as JSON, and of runs that were tested the scores and, for each test row, label,
-decision, confidence and NLL, before and after temperature scaling. Logits and trained weights stay behind.
-Nothing is pickled.
+decision, confidence and NLL, before and after temperature scaling. Logits and trained weights stay behind,
+and so do the last digits of learning curves. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "PackedArchive", "pack", "packed"]
 
-FORMAT = 1
+FORMAT = 2
 """Raised by hand when a column changes its meaning."""
+DIGITS = 6
+"""Of a number in a learning curve."""
 
 
 def pack(study: Path | str, path: Path | str) -> Path:
@@ -77,8 +79,9 @@ def _rows(source: Archive, what: str, others: Mapping[str, Any] | None = None) -
 
 
 def _row(source: Archive, record: Record) -> dict[str, Any]:
+    curve = [{name: _short(value) for name, value in entry.items()} for entry in record["curve"]]
     told = {
-        "record": json.dumps(record, ensure_ascii=False, allow_nan=False),
+        "record": json.dumps({**record, "curve": curve}, ensure_ascii=False, allow_nan=False),
         "role": record["role"],
         "loss": record["label"],
         "seed": record["seed"],
@@ -90,6 +93,10 @@ def _row(source: Archive, record: Record) -> dict[str, Any]:
     told |= {"scores": run.scores, "classes": run.classes, "validation_rows": run.validation_rows}
     # Reference lines are never in a verdict: their scores are all that a report shows.
     return told if record["role"] == "reference" else told | _per_example(run)
+
+
+def _short(value: float) -> float:
+    return value if isinstance(value, int) else float(f"{value:.{DIGITS}g}")
 
 
 def _per_example(run: Scored) -> dict[str, np.ndarray | None]:
@@ -107,7 +114,7 @@ def _per_example(run: Scored) -> dict[str, np.ndarray | None]:
 
 
 def _schema(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """NLL is kept in full, so that verdicts are the same to the last digit; confidences feed figures only."""
+    """NLLs are kept as they are judged, in float32, so that verdicts are the same to the last digit."""
     import polars as pl
 
     scores = dict.fromkeys(name for row in rows for name in row.get("scores", ()))
@@ -127,8 +134,8 @@ def _schema(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         "likeliest_correct": pl.List(pl.Boolean),
         "confidence": pl.List(pl.Float32),
         "confidence_scaled": pl.List(pl.Float32),
-        "nll": pl.List(pl.Float64),
-        "nll_scaled": pl.List(pl.Float64),
+        "nll": pl.List(pl.Float32),
+        "nll_scaled": pl.List(pl.Float32),
         "study": pl.String,
     }
 
@@ -174,28 +181,21 @@ class PackedArchive:
         """The scores of a finished run; one of a reference line has no rows."""
         place = self._places[record["id"]]
 
-        def array(column: str) -> np.ndarray | None:
+        def array(column: str) -> np.ndarray:
             kept = self._frame[column][place]
-            return None if kept is None else kept.to_numpy()
+            return np.empty(0) if kept is None else kept.to_numpy()
 
         scores = self._frame["scores"][place]
-        arrays = {field: array(column) for column, field in _ARRAYS.items()}
         return Scored(
             scores={name: value for name, value in scores.items() if value is not None},
             classes=self._frame["classes"][place],
             validation_rows=self._frame["validation_rows"][place],
-            rows=array("test_rows"),
-            **{field: np.empty(0) if kept is None else kept for field, kept in arrays.items()},
+            rows=None if self._frame["test_rows"][place] is None else array("test_rows"),
+            target=array("target"),
+            decision=array("decision"),
+            nll=array("nll").astype(np.float64),
+            nll_scaled=array("nll_scaled").astype(np.float64),
+            confidence=array("confidence"),
+            confidence_scaled=array("confidence_scaled"),
+            likeliest=array("likeliest_correct"),
         )
-
-
-_ARRAYS = {
-    "target": "target",
-    "decision": "decision",
-    "nll": "nll",
-    "nll_scaled": "nll_scaled",
-    "confidence": "confidence",
-    "confidence_scaled": "confidence_scaled",
-    "likeliest_correct": "likeliest",
-}
-"""Columns, and the fields of ``Scored`` that they are."""

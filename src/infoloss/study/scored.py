@@ -36,6 +36,7 @@ class Scored:
 
     ``scores`` are those of ``infoloss.evaluation.scores`` (accuracies are fractions); ``likeliest`` says
     whether the class of the largest probability, the ``confidence``, is right: what reliability is about.
+    ``nll`` and ``nll_scaled`` are rounded to float32, as a packed study keeps them.
     """
 
     scores: dict[str, float]
@@ -94,9 +95,13 @@ def scored(run: Predicted) -> Scored:
         rows=run.rows,
         target=run.target,
         decision=run.decision,
-        nll=contributions(log_p, run.target, run.decision, "nll"),
-        nll_scaled=contributions(scaled, run.target, run.decision, "nll"),
+        nll=_rounded(contributions(log_p, run.target, run.decision, "nll")),
+        nll_scaled=_rounded(contributions(scaled, run.target, run.decision, "nll")),
         confidence=np.exp(log_p.max(axis=1)),
         confidence_scaled=np.exp(scaled.max(axis=1)),
         likeliest=log_p.argmax(axis=1) == run.target,
     )
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.float32).astype(np.float64)
