@@ -33,7 +33,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 import infoloss as il
-from infoloss import direct
+from infoloss.direct.plan import plan_of
 from infoloss.models import build
 from infoloss.training.optimisers import Settings, optimiser
 
@@ -76,7 +76,7 @@ def kinds_of_work() -> dict[str, list[str]]:
     """The catalogue, grouped by what a call asks of the kernel: by its first name, all names of a group."""
     groups: dict[Any, list[str]] = {}
     for name in [*CHOSEN, *sorted(set(il.catalogue) - set(CHOSEN))]:
-        plan = direct.plan_of(bound(name, 3), False)
+        plan = plan_of(bound(name, 3), False)
         if plan is None:  # it would not be the compiled kernel that is measured
             raise ValueError(f"{name} has no plan")
         work = tuple((frozenset(p.names), tuple(map(type, p.views))) for p in plan.passes)

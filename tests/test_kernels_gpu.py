@@ -24,7 +24,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 
 from infoloss import kernels
-from infoloss.direct import make_plan
+from infoloss.direct.plan import make_plan
 from infoloss.kernels import device, fused, gpu, gpu_programs
 from infoloss.kernels.inputs import Inputs, overwritable
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import infoloss as il
-from infoloss import direct
+from infoloss.direct import plan
 from infoloss.kernels.program import Tape
 from infoloss.terms import FUNCTIONS
 
@@ -43,7 +43,7 @@ def test_every_operation(name: str, smoothing: float) -> None:
         pytest.skip("reads one label only")
     z = torch.tensor(problems.rows(1, 300, 6))  # more rows than an instruction works on at once
     y = torch.tensor(problems.labels(2, 300, 6))
-    assert direct.make_plan(term, smoothing > 0) is not None
+    assert plan.make_plan(term, smoothing > 0) is not None
     found = []
     for kernel in ("cpu", "eager"):
         x = z.clone().requires_grad_()
@@ -121,20 +121,20 @@ def test_one_plan_for_every_smoothing() -> None:
             found = term(z, y, label_smoothing=epsilon)
         with il.kernels.use("eager"):
             torch.testing.assert_close(found, term(z, y, label_smoothing=epsilon))
-    assert list(term.__dict__[direct.PLANS]) == [True]
+    assert list(term.__dict__[plan.PLANS]) == [True]
 
 
 def test_a_tensor_as_coefficient_goes_the_general_way() -> None:
     """Its value may change, so that it is no constant of a program."""
     beta = torch.tensor(0.5)
-    assert direct.make_plan(il.cross_entropy() + beta * il.entropy(), False) is None
+    assert plan.make_plan(il.cross_entropy() + beta * il.entropy(), False) is None
 
 
 def test_plans_are_not_pickled() -> None:
     term = il.cross_entropy() + 0.1 * il.entropy()
     with il.kernels.use("cpu"):
         term(torch.randn(4, 3), torch.zeros(4, dtype=torch.int64))
-    assert direct.PLANS in term.__dict__
+    assert plan.PLANS in term.__dict__
     again = pickle.loads(pickle.dumps(term))
     assert again == term
-    assert direct.PLANS not in again.__dict__
+    assert plan.PLANS not in again.__dict__

@@ -17,7 +17,7 @@ from infoloss.kernels import class_rows
 from infoloss.kernels.class_shard import ClassShard
 from infoloss.visibility import transforms_active, values_visible
 
-__all__ = ["Batch", "class_planes", "denominator", "make_batch", "place"]
+__all__ = ["Batch", "class_planes", "denominator", "make_batch", "place", "row_shape"]
 
 
 def class_planes(logits: Tensor, shard: ClassShard | None = None) -> Tensor:
@@ -36,6 +36,11 @@ def class_planes(logits: Tensor, shard: ClassShard | None = None) -> Tensor:
     if (planes.shape[1] if shard is None else shard.total) == 0:
         raise ValueError(f"logits of shape {tuple(logits.shape)} have no classes")
     return planes
+
+
+def row_shape(shape: torch.Size) -> torch.Size:
+    """The shape of logits, (C,), (N, C) or (N, C, d1, …), without their classes."""
+    return shape[:1] + shape[2:] if len(shape) > 1 else torch.Size()
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +121,7 @@ def make_batch(
     classes = z.shape[1] if shard is None else shard.total
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     wide = torch.float32 if z.device.type == "mps" else torch.float64
-    shape = logits.shape[:0] if logits.ndim == 1 else logits.shape[:1] + logits.shape[2:]
+    shape = row_shape(logits.shape)
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing must be between 0 and 1, got {label_smoothing}")
     w = None if weight is None else _class_weight(weight, classes, dtype)
