@@ -10,7 +10,7 @@ Losses that ask the kernel for the same work share a row: what tells them apart 
 a row. Peers: ``F.cross_entropy``; the usual eager code of MIN-ENT and squentropy, ``torch.compile`` of it;
 a copy of the logits, the floor of anything that reads and writes them, into memory that is there already or,
 as a gradient is, into fresh memory, whose first touch costs more than the copying. "step" is a training step
-of the MLP that a study trains by default, in one thread, as a study's workers run it.
+of the MLP that a study trains by default, in one thread; a study's workers take it by value_and_grad.
 """
 
 from __future__ import annotations
@@ -127,11 +127,18 @@ def comparisons(shape: tuple[int, ...], small: bool) -> Iterable[Comparison]:
 
 
 def training_steps() -> Comparison:
-    """A training step of a small study's model, with F.cross_entropy and with ours."""
+    """A training step of a small model, with F.cross_entropy and with ours in the two ways that there are."""
     rows = torch.randn(1280, 64)
     labels = torch.randint(0, 10, (1280,))
 
-    def of(loss: Callable[[Tensor, Tensor], Tensor]) -> Run:
+    def backward(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, y: Tensor) -> None:
+        loss(logits, y).backward()
+
+    def spared(loss: Any, logits: Tensor, y: Tensor) -> None:
+        _, gradient = loss.value_and_grad(logits, y)
+        logits.backward(gradient)
+
+    def of(loss: Any, take: Callable[[Any, Tensor, Tensor], None] = backward) -> Run:
         model = build("mlp", input_shape=(64,), classes=10, seed=0)
         optimise = optimiser(model.parameters(), Settings(learning_rate=0.01, batch_size=128))
         batches = torch.arange(1280).split(128)
@@ -142,12 +149,14 @@ def training_steps() -> Comparison:
             turn += 1
             batch = batches[turn % len(batches)]
             optimise.zero_grad()
-            loss(model(rows[batch]), labels[batch]).backward()
+            take(loss, model(rows[batch]), labels[batch])
             optimise.step()
 
         return run
 
-    return "F.cross_entropy", of(F.cross_entropy), {name: of(bound(name, 10)) for name in CHOSEN[:3]}
+    ours = {name: of(bound(name, 10)) for name in CHOSEN[:3]}
+    ours |= {f"{name}, value_and_grad": of(bound(name, 10), spared) for name in CHOSEN[:3]}
+    return "F.cross_entropy", of(F.cross_entropy), ours
 
 
 def ratios(comparison: Comparison, rounds: int, repeat: int = 1) -> dict[str, list[float]]:
@@ -180,7 +189,9 @@ def measured(threads: int, rounds: int, small: bool) -> list[dict[str, Any]]:
         torch.set_num_threads(1)
         comparison = training_steps()
         for name, values in ratios(comparison, rounds, repeat=1 if small else 100).items():
-            rows.append({"shape": "step 128×10", "work": name, "against": comparison[0], "ratios": values})
+            work, *way = name.split(", ")
+            shape = ", ".join(("step 128×10", *way))
+            rows.append({"shape": shape, "work": work, "against": comparison[0], "ratios": values})
         torch.set_num_threads(threads)
         for shape in SMALL if small else SHAPES:
             for comparison in comparisons(shape, small):

@@ -85,6 +85,21 @@ class Criterion(TermModule):
         """The loss; ``options`` as in :meth:`infoloss.Term.__call__`."""
         return self.term(logits, target, coefficients=self.coefficients, **options)
 
+    def value_and_grad(
+        self, logits: Tensor, target: Tensor | None = None, **options: Any
+    ) -> tuple[Tensor, Tensor]:
+        """The loss and its gradient in the logits, outside autograd: :meth:`infoloss.Term.value_and_grad`.
+
+        Raises:
+            ValueError: a coefficient is learnt, which takes a gradient of its own.
+        """
+        if learnt := [name for name, parameter in self.named_parameters() if parameter.requires_grad]:
+            raise ValueError(
+                f"{', '.join(learnt)} would get no gradient; expected no coefficient to be learnt, "
+                "or a call of the criterion and backward()"
+            )
+        return self.term.value_and_grad(logits, target, coefficients=self.coefficients, **options)
+
     def parts(self, logits: Tensor, target: Tensor | None = None, **options: Any) -> Any:
         """The loss, each entry's mean and the accuracy: :meth:`infoloss.Term.parts`."""
         return self.term.parts(logits, target, coefficients=self.coefficients, **options)

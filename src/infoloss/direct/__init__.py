@@ -26,7 +26,7 @@ from infoloss.kernels.inputs import overwritable
 if TYPE_CHECKING:
     from infoloss.terms import Term
 
-__all__ = ["PLANS", "reduced"]
+__all__ = ["PLANS", "reduced", "value_and_grad"]
 
 MISSING: Any = object()
 REAL = (torch.float32, torch.float64)
@@ -45,25 +45,14 @@ def reduced(
     overwrite_logits: bool,
 ) -> Tensor | None:
     """The call of :meth:`infoloss.Term.__call__`, or None where it is not plain."""
-    if torch.compiler.is_compiling() or not _plain(logits, target):
+    if not _plain(logits, target):
         return None
     kernel = kernels.chosen(logits, target)
-    if kernel == "eager" or (kernel == "cpu" and logits.dtype not in REAL):
-        return None
-    plans = term.__dict__.get(PLANS)
-    plan = plans.get(label_smoothing > 0, MISSING) if plans else MISSING
-    if plan is MISSING:
-        plan = plan_of(term, label_smoothing > 0)
-    if plan is None or (target is None and plan.has_loss) or not plan.unbound <= coefficients.keys():
-        return None
-    if not all(map(_constant, coefficients.values())) or not _constant(denominator):
-        return None
-    divisor = 1.0 if reduction == "sum" else None if denominator is None else float(denominator)
-    if not 0 <= label_smoothing <= 1 or divisor != divisor:
-        return None
     over = overwrite_logits and overwritable(logits)
-    numbers = {name: float(value) for name, value in coefficients.items()}
-    call = Call(term, plan, target, ignore_index, label_smoothing, reduction, divisor, numbers, over)
+    options = (ignore_index, label_smoothing, reduction, denominator, coefficients, over)
+    call = _call(term, logits, target, kernel, *options)
+    if call is None:
+        return None
     if kernel == "gpu":
         return on_device(call, logits)
     try:
@@ -74,8 +63,63 @@ def reduced(
         return None
 
 
+def value_and_grad(
+    term: Term,
+    logits: Tensor,
+    target: Tensor | None,
+    *,
+    ignore_index: int,
+    label_smoothing: float,
+    reduction: str,
+    denominator: Tensor | float | None,
+    coefficients: Mapping[str, Tensor | float],
+) -> tuple[Tensor, Tensor] | None:
+    """The call of :meth:`infoloss.Term.value_and_grad`, or None where it is not plain, or not on the CPU."""
+    if not _plain(logits, target):
+        return None
+    kernel = kernels.chosen(logits, target)
+    options = (ignore_index, label_smoothing, reduction, denominator, coefficients, False)
+    call = None if kernel == "gpu" else _call(term, logits, target, kernel, *options)
+    if call is None:
+        return None
+    try:
+        work = Work(call, logits, differentiable=True)
+        return work.result(), work.gradient(logits, 1.0)
+    except RefusedError:
+        return None
+
+
+def _call(
+    term: Term,
+    logits: Tensor,
+    target: Tensor | None,
+    kernel: str,
+    ignored: int,
+    smoothing: float,
+    reduction: str,
+    denominator: Tensor | float | None,
+    coefficients: Mapping[str, Tensor | float],
+    over: bool,
+) -> Call | None:
+    if kernel == "eager" or (kernel == "cpu" and logits.dtype not in REAL):
+        return None
+    plans = term.__dict__.get(PLANS)
+    plan = plans.get(smoothing > 0, MISSING) if plans else MISSING
+    if plan is MISSING:
+        plan = plan_of(term, smoothing > 0)
+    if plan is None or (target is None and plan.has_loss) or not plan.unbound <= coefficients.keys():
+        return None
+    if not all(map(_constant, coefficients.values())) or not _constant(denominator):
+        return None
+    divisor = 1.0 if reduction == "sum" else None if denominator is None else float(denominator)
+    if not 0 <= smoothing <= 1 or divisor != divisor:
+        return None
+    numbers = {name: float(value) for name, value in coefficients.items()}
+    return Call(term, plan, target, ignored, smoothing, reduction, divisor, numbers, over)
+
+
 def _plain(logits: Tensor, target: Tensor | None) -> bool:
-    if not logits.is_floating_point() or logits.ndim == 0:
+    if torch.compiler.is_compiling() or not logits.is_floating_point() or logits.ndim == 0:
         return False
     if target is None:
         return True

@@ -107,17 +107,17 @@ class Work:
             return torch.from_numpy(self.value).to(self.dtype).reshape(row_shape(self.shape))
         return torch.scalar_tensor(self.total / self.divisor if self.divisor else 0.0, dtype=self.dtype)
 
-    def gradient(self, logits: Tensor, slope: Tensor) -> Tensor:
-        """The gradient of the logits from that of the result."""
+    def gradient(self, logits: Tensor, slope: Tensor | float) -> Tensor:
+        """The gradient of the logits from that of the result: of each row's value, or a number."""
         if self.small is not None:
-            by = slope.item()
+            by = float(slope)
             g = self.small if by == 1 else self.small.mul_(by)
             return g.view(logits.shape)
         slopes, factor = self.slopes, 1.0
-        if self.call.reduction == "none":
+        if isinstance(slope, Tensor) and self.call.reduction == "none":
             slopes = slopes * slope.detach().reshape(-1).numpy()
         else:
-            factor = slope.item() / self.divisor if self.divisor else 0.0
+            factor = float(slope) / self.divisor if self.divisor else 0.0
         z = class_planes(logits.detach())
         *others, last = (one for one in self.passes if one[-1] is not None)
         over = self.call.overwrite and not last[1][self.host.TAU]

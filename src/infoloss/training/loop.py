@@ -222,6 +222,11 @@ class _Training:
         self, model: nn.Module, criterion: Objective, train: Rows, settings: Settings, seed: int
     ) -> None:
         self.model, self.criterion, self.train, self.settings = model, criterion, train, settings
+        # without a graph for the loss, where nothing in it is learnt
+        learnt = any(parameter.requires_grad for parameter in criterion.parameters())
+        self.value_and_grad: Callable[..., tuple[Tensor, Tensor]] | None = (
+            None if learnt else getattr(criterion, "value_and_grad", None)
+        )
         self.seed, self.augmentations = seed, tuple(map(augmentation, settings.augmentation))
         self.generator = torch.Generator().manual_seed(seed)
         self.optimiser = optimiser([*model.parameters(), *criterion.parameters()], settings)
@@ -256,28 +261,35 @@ class _Training:
             group["lr"] = factor * self.settings.learning_rate
         _restart(batch.device, self.seed, self.step)
         self.optimiser.zero_grad()
-        loss = self._loss(batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = self._backward(batch)
         self.optimiser.step()
         self.step += 1
-        return loss.detach()
+        return loss
 
-    def _loss(self, batch: Tensor) -> Tensor:
+    def _backward(self, batch: Tensor) -> Tensor:
+        """The gradients of a batch's loss, which is returned."""
         given = Augmented(_chosen(self.train.features, batch))
         if self.augmentations:
             given = augmented(given.features, self.augmentations, random_numbers(self.seed, self.step))
         logits = self.model(given.features)
-        if given.partner is None:
-            return self._of_labels(logits, batch)
-        own, partners = (self._of_labels(logits, rows) for rows in (batch, batch[given.partner]))
-        return given.share * own + (1 - given.share) * partners
+        if given.partner is None and self.value_and_grad is not None:
+            loss, gradient = self.value_and_grad(logits, self._labels(batch), **self._weights(batch))
+            logits.backward(gradient)
+            return loss
+        loss = self.criterion(logits, self._labels(batch), **self._weights(batch))
+        if given.partner is not None:
+            rows = batch[given.partner]
+            partners = self.criterion(logits, self._labels(rows), **self._weights(rows))
+            loss = given.share * loss + (1 - given.share) * partners
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
 
-    def _of_labels(self, logits: Tensor, rows: Tensor) -> Tensor:
-        """The loss of these logits with the labels, and weights, of these rows."""
+    def _labels(self, rows: Tensor) -> Tensor:
+        return self.train.target[rows]
+
+    def _weights(self, rows: Tensor) -> dict[str, Tensor]:
         weight = self.train.sample_weight
-        return self.criterion(
-            logits, self.train.target[rows], sample_weight=None if weight is None else weight[rows]
-        )
+        return {} if weight is None else {"sample_weight": weight[rows]}
 
 
 def _chosen(features: Tensor | MappedRows, batch: Tensor) -> Tensor:
