@@ -12,9 +12,21 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-__all__ = ["REORDERED", "capped", "compiled", "exp", "inlined", "log", "lowest", "maximum", "unmanaged"]
+__all__ = [
+    "REORDERED",
+    "capped",
+    "compiled",
+    "exp",
+    "fetch",
+    "inlined",
+    "log",
+    "lowest",
+    "maximum",
+    "unmanaged",
+]
 
 REORDERED = {"reassoc", "contract", "nsz", "arcp"}  # never nnan or ninf: −inf masks, and nan must stay nan
 
@@ -176,6 +188,29 @@ def _(z, cap):
         return z if z == -np.inf else y
 
     return capped32
+
+
+@intrinsic
+def _fetch(typingctx, x, at):
+    def codegen(context, builder, signature, arguments):
+        integer, pointer = ir.IntType(32), ir.PointerType(ir.IntType(8))
+        memory = context.make_array(x)(context, builder, arguments[0])
+        element = builder.bitcast(builder.gep(memory.data, [arguments[1]]), pointer)
+        of_type = ir.FunctionType(ir.VoidType(), [pointer, integer, integer, integer])
+        function = cgutils.get_or_insert_function(builder.module, of_type, "llvm.prefetch.p0")
+        for_reading, near, data = 0, 3, 1
+        builder.call(function, [element, *map(integer, (for_reading, near, data))])
+        return context.get_dummy_value()
+
+    return types.void(x, at), codegen
+
+
+@unmanaged()
+def fetch(x, at, n):
+    """Have n elements of x from ``at`` on brought into the cache, while something else is computed."""
+    line = np.uint64(64 // x.itemsize)
+    for j in range(at, at + np.uint64(n), line):
+        _fetch(x, j)  # type: ignore[call-arg]
 
 
 @intrinsic

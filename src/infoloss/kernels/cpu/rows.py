@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import prange
 
-from infoloss.kernels.cpu.arithmetic import REORDERED, capped, exp, inlined, lowest, maximum, unmanaged
+from infoloss.kernels.cpu.arithmetic import REORDERED, capped, exp, fetch, inlined, lowest, maximum, unmanaged
 from infoloss.kernels.cpu.labels import label_element, label_sums
 from infoloss.kernels.cpu.layout import (
     CENTRE,
@@ -48,6 +48,8 @@ from infoloss.kernels.cpu.layout import (
 __all__ = ["BLOCK", "gradient", "moments"]
 
 BLOCK = 2048
+STRETCH = 256
+"""Elements that are computed while as many others come from memory; shorter rows gain nothing by it."""
 CHUNKS = 64
 """Pieces of work that threads share: more than one a thread, so that none waits long for another."""
 
@@ -67,6 +69,18 @@ def _exps(x, at, n, m, e, to):
         e[to + j] = zero if u < low else exp(v)
 
 
+@unmanaged()
+def _exps_of_row(x, at, n, m, e, to, ahead):
+    """:func:`_exps`, while the elements that lie so far ahead, if they do, come from memory."""
+    if ahead == 0:
+        _exps(x, at, n, m, e, to)
+        return
+    for j in range(0, n, STRETCH):
+        here, part = np.uint64(j), min(STRETCH, n - j)
+        fetch(x, at + here + np.uint64(ahead), part)
+        _exps(x, at + here, part, m, e, to + here)
+
+
 # in loops of their own, since a loop with float64 in it takes shorter vectors
 
 
@@ -79,16 +93,24 @@ def _sum(e, at, n):
 
 
 @unmanaged(fastmath=REORDERED)
-def _more_sums(x, at, n, m, e, to):
-    """Σ u e^u, Σ e^2u."""
-    w = q = 0.0
+def _sum_of_products(x, at, n, m, e, to):
+    """Σ u e^u."""
+    s = 0.0
     low = lowest(x.dtype.type(0))
     for j in range(np.uint64(n)):
         u = x[at + j] - m
         v = low if u < low else u
-        w += np.float64(v * e[to + j])
-        q += np.float64(e[to + j] * e[to + j])
-    return w, q
+        s += np.float64(v * e[to + j])
+    return s
+
+
+@unmanaged(fastmath=REORDERED)
+def _sum_of_squares(e, at, n):
+    """Σ e^2u."""
+    s = 0.0
+    for j in range(np.uint64(n)):
+        s += np.float64(e[at + j] * e[at + j])
+    return s
 
 
 @unmanaged(fastmath=REORDERED)
@@ -377,8 +399,8 @@ def _moments_of_block(
     cap = kind(cap)
     held = cap != 0
     centred = len(shift) > 0 or len(scale) > 0 or tau != 0
-    several = where[EXP_LOGIT] >= 0 or where[EXP_SQUARE] >= 0
-    exps = several or where[EXP] >= 0 or where[LABEL_EXP] >= 0 or where[LABEL_LOG_EXP] >= 0
+    products, squares = where[EXP_LOGIT] >= 0, where[EXP_SQUARE] >= 0
+    exps = products or squares or where[EXP] >= 0 or where[LABEL_EXP] >= 0 or where[LABEL_LOG_EXP] >= 0
     powers = where[SUM] >= 0 or where[SQUARE] >= 0 or where[CLASSES] >= 0
     start, stop, part, first, classes = _extent(i, layout)
     count = wrong = 0
@@ -433,17 +455,19 @@ def _moments_of_block(
             if turn == 1:
                 continue
             if exps:
+                ahead = 0 if in_block or n < STRETCH else count * n
                 for t in range(count):
                     at = _place(block, t, b, n, in_block)
-                    _exps(x, at, n, about[t], block.e, np.uint64(t * n))
+                    _exps_of_row(x, at, n, about[t], block.e, np.uint64(t * n), ahead)
                 for t in range(count):
                     e1[t] += _sum(block.e, np.uint64(t * n), n)
-            if several:
+            if products:
                 for t in range(count):
                     at = _place(block, t, b, n, in_block)
-                    more = _more_sums(x, at, n, about[t], block.e, np.uint64(t * n))
-                    w1[t] += more[0]
-                    q1[t] += more[1]
+                    w1[t] += _sum_of_products(x, at, n, about[t], block.e, np.uint64(t * n))
+            if squares:
+                for t in range(count):
+                    q1[t] += _sum_of_squares(block.e, np.uint64(t * n), n)
             if powers:
                 for t in range(count):
                     found = _power_sums(x, _place(block, t, b, n, in_block), n, a[t])
