@@ -38,11 +38,14 @@ class StandIns:
         self.needed = needed
         self.outside: list[Tensor] = []
         self.inside: list[Tensor] = []
+        self.constant: list[Tensor] = []  # the others
 
     def __call__(self, tensor: Any) -> Any:
         """What to compute with instead of ``tensor``."""
         differentiated = isinstance(tensor, Tensor) and tensor.requires_grad and torch.is_grad_enabled()
         if not (self.needed and differentiated):
+            if isinstance(tensor, Tensor):
+                self.constant.append(tensor)
             return tensor
         for known, leaf in zip(self.outside, self.inside, strict=True):
             if known is tensor:
@@ -167,7 +170,7 @@ class RowBlocks:
         of_part = self._of_part(term, coefficients, value, stand_ins)
         if not stand_ins.needed:
             return self._of_all(of_part)
-        return linear.total(self.head, of_part, stand_ins.outside, stand_ins.inside)
+        return linear.total(self.head, of_part, stand_ins.outside, stand_ins.inside, stand_ins.constant)
 
     def by_row(
         self, term: Term, coefficients: Mapping[str, Value], value: Callable[[Term, Rows], Tensor]
@@ -181,7 +184,7 @@ class RowBlocks:
         stand_ins = StandIns(not self.in_tiles(term))
         of_part = self._of_part(term, coefficients, weighted, stand_ins)
         if stand_ins.needed:
-            found = linear.each(self.head, of_part, stand_ins.outside, stand_ins.inside)
+            found = linear.each(self.head, of_part, stand_ins.outside, stand_ins.inside, stand_ins.constant)
         else:
             found = self._of_all(of_part)
         found = found.to(self.head.dtype)
@@ -199,7 +202,12 @@ class RowBlocks:
     ) -> linear.Value:
         term = term.with_tensors(stand_ins)
         coefficients = {name: stand_ins(one) for name, one in coefficients.items()}
-        inner = replace(self, weight=stand_ins(self.weight), sample_weight=stand_ins(self.sample_weight))
+        inner = replace(
+            self,
+            target=stand_ins(self.target),
+            weight=stand_ins(self.weight),
+            sample_weight=stand_ins(self.sample_weight),
+        )
         positions = self.shape.numel()
 
         def of_part(logits: Tensor, part: slice) -> Tensor:

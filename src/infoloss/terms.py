@@ -335,7 +335,8 @@ class Term:
         Raises:
             TypeError: hidden states and head have different dtypes (outside autocast).
             ValueError, IndexError: as :meth:`__call__`; a DTensor that is no shard of the classes.
-            RuntimeError: under ``torch.func``, forward-mode AD, or ``create_graph=True``.
+            RuntimeError: under ``torch.func`` or forward-mode AD, with ``create_graph=True`` or
+                ``is_grads_batched=True``.
 
         >>> import torch, infoloss as il
         >>> hidden, head = torch.randn(5, 8), torch.nn.Linear(8, 100)
