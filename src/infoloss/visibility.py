@@ -33,8 +33,14 @@ def transforms_active() -> bool:
 
 
 def batched(tensor: Tensor) -> bool:
-    """Whether a backward pass maps over this gradient (``is_grads_batched``)."""
-    return bool(torch._C._functorch.is_legacy_batchedtensor(tensor))
+    """Whether a backward pass follows this gradient in a way that compiled code cannot see.
+
+    It maps over it (``is_grads_batched``, or ``torch.func.vmap`` of the pass), or differentiates in it.
+    """
+    known = torch._C._functorch
+    if known.is_legacy_batchedtensor(tensor) or known.is_functorch_wrapped_tensor(tensor):
+        return True
+    return torch.autograd.forward_ad._current_level >= 0
 
 
 def untraced(*tensors: Tensor | None) -> bool:
