@@ -231,6 +231,25 @@ def test_what_is_not_plain_goes_the_general_way(works: list[direct.Work]) -> Non
     assert not works
 
 
+def test_an_imaginary_part_of_a_conjugate() -> None:
+    """Its memory has the other sign."""
+    z = torch.view_as_complex(torch.stack([Z, 2 * Z], -1)).conj().imag
+    assert z.is_neg()
+    for options in ({}, {"weight": torch.ones(NARROW)}):
+        with il.kernels.use("cpu"):
+            found = il.min_ent()(z, Y, **options)
+        torch.testing.assert_close(found, il.min_ent()(-2 * Z, Y, **options))
+
+
+@pytest.mark.parametrize("kernel", ["cpu", "eager"])
+def test_temperatures_of_another_number_of_rows(kernel: str) -> None:
+    with (
+        il.kernels.use(kernel),
+        pytest.raises(ValueError, match=r"one value a row \(50\), got shape \(49,\)"),
+    ):
+        il.min_ent().scaled(torch.ones(49))(Z, Y)
+
+
 def test_errors_name_row_and_value() -> None:
     with il.kernels.use("cpu"):
         wrong = Y.clone()

@@ -133,11 +133,11 @@ def reduced(
 
 
 def _plain(logits: Tensor, target: Tensor | None) -> bool:
-    if not logits.is_floating_point() or logits.ndim == 0:
+    if not isinstance(logits, Tensor) or not logits.is_floating_point() or logits.ndim == 0:
         return False
     if target is None:
         return True
-    if target.dtype != torch.int64 or target.device != logits.device:
+    if not isinstance(target, Tensor) or target.dtype != torch.int64 or target.device != logits.device:
         return False
     if logits.ndim == 2:
         return target.ndim == 1 and len(target) == len(logits)

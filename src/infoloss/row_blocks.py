@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from infoloss import kernels
-from infoloss.batch import make_batch
+from infoloss.batch import check_tensors, make_batch
 from infoloss.kernels import linear, sharded
 from infoloss.kernels.class_shard import ClassShard, located_head
 from infoloss.rows import Rows, Value, parts, passes_of, read, row_values
@@ -249,12 +249,13 @@ def make_row_blocks(
     """Check the arguments of a call and find the rows that count.
 
     Raises:
-        TypeError: a dtype does not fit.
+        TypeError: an argument is no tensor, or its dtype does not fit.
         ValueError: a shape or value does not fit.
         IndexError: a label is out of range (where values may be looked at).
         RuntimeError: under ``torch.func`` or forward-mode AD.
     """
     linear.refuse_transforms()
+    check_tensors(hidden=hidden, linear_weight=linear_weight, linear_bias=linear_bias, target=target)
     hidden, linear_weight, linear_bias, target, shard = located_head(
         hidden, linear_weight, linear_bias, target, group
     )

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from infoloss import direct
-from infoloss.batch import make_batch
+from infoloss.batch import check_tensors, make_batch
 from infoloss.kernels.class_shard import located
 from infoloss.row_blocks import make_row_blocks
 from infoloss.rows import Rows, Value, Views, log_probabilities, parts, read, row_values
@@ -937,6 +937,7 @@ def row_statistics(
     >>> values["lse"], values["collision"]
     (tensor([1.3863]), tensor([0.2500]))
     """
+    check_tensors(logits=logits, target=target)
     terms = {name: statistic(name) for name in needs}
     if target is None and any(term.has_loss for term in terms.values()):
         raise ValueError(f"{', '.join(needs)} read the target: call row_statistics(logits, target, …)")

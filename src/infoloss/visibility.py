@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["batched", "transforms_active", "uncompiled", "values_visible"]
+__all__ = ["batched", "differentiated", "transforms_active", "uncompiled", "values_visible"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,6 +30,11 @@ def uncompiled(function: Callable[P, T]) -> Callable[P, T]:
 def transforms_active() -> bool:
     """Whether a ``torch.func`` transform (vmap, grad, jvp …) is under way."""
     return bool(torch._C._are_functorch_transforms_active())
+
+
+def differentiated(tensor: Tensor) -> bool:
+    """Whether a derivative in this tensor may be asked for."""
+    return tensor.requires_grad or transforms_active() or torch.autograd.forward_ad._current_level >= 0
 
 
 def batched(tensor: Tensor) -> bool:

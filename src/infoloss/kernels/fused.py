@@ -18,7 +18,7 @@ from infoloss.kernels import class_tiles, eager, operators
 from infoloss.kernels.inputs import Inputs, module, overwritable
 from infoloss.kernels.linear import Head
 from infoloss.statistics import Moments
-from infoloss.views import SMALLEST_NORM, Normalized, Scaled, Shifted, SoftCapped, View
+from infoloss.views import SMALLEST_NORM, Normalized, Scaled, Shifted, SoftCapped, View, check_scale
 from infoloss.visibility import batched, values_visible
 
 __all__ = ["CONSTANT", "NORMS", "left_by", "reduce", "seen_through", "supports"]
@@ -113,7 +113,9 @@ def _per_row(factor: Tensor | float, z: Tensor) -> Tensor:
     """A factor per batch or per row as float64 (N,) beside z."""
     if not isinstance(factor, Tensor):
         factor = torch.full((), factor, dtype=torch.float64, device=z.device)
-    return factor.to(z.device, torch.float64).expand(z.shape[0] * z.shape[2])
+    rows = z.shape[0] * z.shape[2]
+    check_scale(factor, rows)
+    return factor.to(z.device, torch.float64).expand(rows)
 
 
 def _finish_label(m: Moments, target: Tensor, needs: Collection[str]) -> None:
