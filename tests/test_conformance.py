@@ -393,6 +393,7 @@ def looks_at_values(logits: Tensor, target: Tensor) -> Tensor:
         (lambda z, y: plain(z, y) + 1e-6 * torch.rand(()), {"call": "two calls .* differ"}),
         (lambda z, y: plain(z, y).float(), {"call": "float64 logits give a float32 result"}),
         (lambda z, y: F.cross_entropy(z, y, reduction="none"), {"call": r"shape \(6,\)"}),
+        (lambda z, y: plain(z, y).detach(), {"call": "has no gradient: it is detached"}),
         (lambda z, y: float(plain(z, y)), {"call": "returns float, not a tensor"}),
         (il.cross_entropy, {"call": "raises TypeError: .*cross_entropy"}),
     ],
