@@ -22,7 +22,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ import torch
 from torch import Tensor
 
 import infoloss as il
+from benchmarks import record
 from benchmarks.gpu_peers import OVER, Loss, Peers, from_hidden, from_logits
 
 Run = Callable[[], None]
@@ -215,13 +215,11 @@ def printed(result: dict[str, Any]) -> None:
 
 
 def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = record.parser(__doc__, "a tiny shape")
     for name, default in (("rows", 8192), ("classes", 128256), ("features", 4096), ("pairs", 15)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
     parser.add_argument("--skip-hidden", action="store_true", help="logits only")
-    parser.add_argument("--small", action="store_true", help="a tiny shape: does it run?")
-    parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
     if options.small:
         options.rows, options.classes, options.features, options.pairs = 8, 40, 16, 1
@@ -261,9 +259,7 @@ def main() -> None:
     with il.kernels.use("gpu"):
         result = measured(options)
     printed(result)
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(result, indent=1))
+    record.write(options.out, result)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +32,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 import infoloss as il
+from benchmarks import record
 from infoloss.direct.plan import plan_of
 from infoloss.models import build
 from infoloss.training.optimisers import Settings, optimiser
@@ -268,12 +268,10 @@ def main(name: str, about: str, measured: Measured, more: Callable[[bool], dict[
         measured: what a process does.
         more: what its record holds besides, from whether the shapes were tiny; printed below the table.
     """
-    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser = record.parser(about, "tiny shapes")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--processes", type=int, default=3)
-    parser.add_argument("--small", action="store_true", help="tiny shapes: does it run?")
-    parser.add_argument("--out", type=Path)
     parser.add_argument("--one-process", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one_process:
@@ -291,9 +289,7 @@ def main(name: str, about: str, measured: Measured, more: Callable[[bool], dict[
             f"{line['median']:.2f} [{line['lower']:.2f}, {line['upper']:.2f}]  n = {line['n']}"
         )
     print(json.dumps({key: value for key, value in found.items() if key not in ("conditions", "table")}))
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(found, indent=1) + "\n")
+    record.write(options.out, found)
 
 
 def _besides(small: bool) -> dict[str, Any]:

@@ -24,6 +24,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 import infoloss as il
+from benchmarks import record
 from benchmarks.kernels import conditions, paired, table
 from infoloss.kernels import linear
 
@@ -155,14 +156,12 @@ def printed(times: list[dict[str, Any]], memory: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = record.parser(__doc__, "a tiny shape")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--processes", type=int, default=3)
     parser.add_argument("--shape", type=int, nargs=3, default=SHAPE, metavar=("ROWS", "FEATURES", "CLASSES"))
-    parser.add_argument("--small", action="store_true", help="a tiny shape: does it run?")
     parser.add_argument("--blocks", action="store_true", help="compare block sizes")
-    parser.add_argument("--out", type=Path)
     parser.add_argument("--one-process", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -185,9 +184,7 @@ def main() -> None:
     about = conditions(options.threads) | {"block": linear.BLOCK, "part": linear.PART}
     print(f"rows, features, classes: {shape}; ratios ours / peer; {json.dumps(about)}")
     printed(found, peaks)
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps({"conditions": about, "time": found, "memory": peaks}, indent=1))
+    record.write(options.out, {"conditions": about, "time": found, "memory": peaks})
 
 
 if __name__ == "__main__":

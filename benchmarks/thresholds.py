@@ -9,7 +9,8 @@ first way is faster: its side of the constant should be where that is so.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from unittest.mock import patch
 
 import numpy as np
@@ -37,56 +38,36 @@ def with_kernel(name: str, z: Tensor, y: Tensor) -> Run:
     return run
 
 
-def with_constant(module: object, name: str, value: int, z: Tensor, y: Tensor) -> Run:
+def with_constant(module: object, name: str, value: int, z: Tensor, y: Tensor) -> tuple[Run, Run]:
+    """With a constant of this value, and of one that no size reaches."""
     inner = with_kernel("cpu", z, y)
 
-    def run() -> None:
+    def run(value: int) -> None:
         with patch.object(module, name, value):
             inner()
 
-    return run
+    return partial(run, value), partial(run, 1 << 62)
 
 
-Line = tuple[str, Callable[[], tuple[Run, Run]]]
-
-
-def lines() -> Iterator[Line]:
+def lines() -> Iterator[tuple[str, tuple[Run, Run]]]:
     """What is compared, and the two ways."""
-    never = 1 << 62
     for power in (10, 12, 14, 16):
         for classes in (10, 100):
             z, y = problem((1 << power) // classes, classes)
-            yield (
-                f"cpu / eager, {z.numel()} logits, {classes} classes (SMALLEST = {kernels.SMALLEST})",
-                lambda z=z, y=y: (with_kernel("cpu", z, y), with_kernel("eager", z, y)),
-            )
+            what = f"cpu / eager, {z.numel()} logits, {classes} classes (SMALLEST = {kernels.SMALLEST})"
+            yield what, (with_kernel("cpu", z, y), with_kernel("eager", z, y))
     for classes in (16, 32, 48, 64, 96, 128):
         z, y = problem((1 << 21) // classes, classes)
-        yield (
-            f"rows / tiles, {classes} classes (NARROW = {host.NARROW})",
-            lambda z=z, y=y: (
-                with_constant(host, "NARROW", 0, z, y),
-                with_constant(host, "NARROW", never, z, y),
-            ),
-        )
+        what = f"rows / tiles, {classes} classes (NARROW = {host.NARROW})"
+        yield what, with_constant(host, "NARROW", 0, z, y)
     for power in (14, 15, 16, 17, 18):
         z, y = problem((1 << power) // 100, 100)
-        yield (
-            f"parallel / serial, {z.numel()} logits (PARALLEL_FROM = {threads.PARALLEL_FROM})",
-            lambda z=z, y=y: (
-                with_constant(threads, "PARALLEL_FROM", 0, z, y),
-                with_constant(threads, "PARALLEL_FROM", never, z, y),
-            ),
-        )
+        what = f"parallel / serial, {z.numel()} logits (PARALLEL_FROM = {threads.PARALLEL_FROM})"
+        yield what, with_constant(threads, "PARALLEL_FROM", 0, z, y)
     for power in (17, 18, 20, 21, 22):
         z, y = problem(1, 1 << power)
-        yield (
-            f"parts / one, a row of {1 << power} classes (PART = {host.PART})",
-            lambda z=z, y=y: (
-                with_constant(host, "PART", z.numel() // 8, z, y),
-                with_constant(host, "PART", never, z, y),
-            ),
-        )
+        what = f"parts / one, a row of {1 << power} classes (PART = {host.PART})"
+        yield what, with_constant(host, "PART", z.numel() // 8, z, y)
 
 
 def main() -> None:
@@ -95,8 +76,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(2)
     torch.manual_seed(0)
-    for what, ways in lines():
-        first, second = ways()
+    for what, (first, second) in lines():
         values = ratios(("", second, {"first": first}), options.rounds, repeat=5)["first"]
         low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
         print(f"{what:<72} {middle:.2f} [{low:.2f}, {high:.2f}]", flush=True)

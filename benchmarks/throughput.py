@@ -12,13 +12,13 @@ import argparse
 import json
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 import infoloss as il
+from benchmarks import record
 
 CLASSES = 10
 
@@ -54,15 +54,13 @@ def rate(jobs: int, options: argparse.Namespace) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = record.parser(__doc__, "few images")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--runs", type=int, default=48)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--small", action="store_true", help="few images: does it run?")
-    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if options.small:
         options.images, options.epochs, options.runs, options.jobs = 300, 1, 4, [1, 2]
@@ -79,9 +77,7 @@ def main() -> None:
     print(f"runs an hour, and against {options.jobs[0]} at once; {json.dumps(about)}")
     for jobs, found in rates.items():
         print(f"{jobs:3} at once  {found:8.0f}  {found / first:.2f}")
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps({"conditions": about, "runs_an_hour": rates}, indent=1))
+    record.write(options.out, {"conditions": about, "runs_an_hour": rates})
 
 
 if __name__ == "__main__":

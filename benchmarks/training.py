@@ -39,6 +39,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 import infoloss as il
+from benchmarks import record
 from infoloss.models import build
 from infoloss.study.engines import cores
 from infoloss.training import Classifier, Rows, Settings, fit, normalisation
@@ -197,14 +198,12 @@ def line(name: str, rates: list[tuple[float, float]], peer: list[tuple[float, fl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = record.parser(__doc__, "few images")
     parser.add_argument("--keras", metavar="PYTHON", help="a Python with keras and tensorflow")
     parser.add_argument("--processes", type=int, default=cores())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--small", action="store_true", help="few images: does it run?")
-    parser.add_argument("--out", type=Path)
     parser.add_argument("--work", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.small:
@@ -227,9 +226,7 @@ def main() -> None:
         quartiles = f"{each['median']:7.0f} [{each['lower']:.0f}, {each['upper']:.0f}]"
         print(f"{each['way']:<34} {quartiles:<24} {each['ratio']:.2f}", end="  ")
         print(f"{each['cpu_median']:7.0f} {each['cpu_ratio']:.2f}  n = {each['n']}")
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps({"conditions": about, "table": found}, indent=1))
+    record.write(options.out, {"conditions": about, "table": found})
 
 
 if __name__ == "__main__":

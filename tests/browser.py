@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-SECONDS = 60
+SECONDS = 300
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FOUND = None if sys.platform == "win32" else next(filter(None, map(shutil.which, NAMES)), None)
 # The browser reads commands from its descriptor 3 and answers on 4, which only a child can arrange.

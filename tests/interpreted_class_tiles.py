@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from interpreter import language_exchanged_once  # noqa: F401 - used by every test
 from test_linear import (  # noqa: F401 - run here too, by another way to the same numbers
     test_a_class_masked_by_the_bias,
     test_a_masked_label_has_probability_0,

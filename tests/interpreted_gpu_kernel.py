@@ -14,6 +14,7 @@ import pytest
 import torch
 from agreement import agree, as_good_as_eager, problem, value_and_gradient
 from cases import CASES, FIRST, Case
+from interpreter import language_exchanged_once  # noqa: F401 - used by every test
 from torch import Tensor
 
 import infoloss as il
@@ -132,7 +133,7 @@ def test_plain_calls(options: dict[str, object]) -> None:
 
 
 def test_plain_calls_again_batched_and_differentiated_twice() -> None:
-    z, y, _ = problem(5, 4, torch.float64)
+    z, y, _ = problem(3, 3, torch.float64)
     x, loss = z.masked_fill(z == -torch.inf, 0).requires_grad_(), il.min_ent()
     with il.kernels.use("gpu"):
         for options in ({}, {"reduction": "none"}):
@@ -144,6 +145,35 @@ def test_plain_calls_again_batched_and_differentiated_twice() -> None:
             again = torch.autograd.grad(value, x, seeds[0], create_graph=True)[0]
             torch.testing.assert_close(again, each[0])
             assert torch.autograd.gradgradcheck(lambda x, o=options: loss(x, y, **o), x)
+
+
+@pytest.mark.parametrize("exponent", [-1.0, 2.5, 3.0, 4.0])
+@pytest.mark.filterwarnings("ignore:invalid value encountered in log")  # NumPy's, of what is not used
+def test_powers_of_negative_numbers(exponent: float) -> None:
+    z = torch.tensor(problems.rows(1, 5, 4))
+    y = torch.cat([z[:3].argmin(1), z[3:].argmax(1)])
+    assert z.min() < 0 < z.max()
+    found = []
+    for kernel in ("gpu", "eager"):
+        x = z.clone().requires_grad_()
+        with il.kernels.use(kernel):
+            value = (il.statistic("target_logit") ** exponent)(x, y, reduction="none")
+        found.append((value.detach(), torch.autograd.grad(value.sum(), x)[0]))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-12, equal_nan=True)
+
+
+def test_gradients_in_a_batch() -> None:
+    """Where the call is not plain, or takes several passes."""
+    z, y, _ = problem(5, 4, torch.float64)
+    x = z.masked_fill(z == -torch.inf, 0).requires_grad_()
+    options = {"sample_weight": torch.linspace(0.5, 1.5, 5, dtype=torch.float64), "reduction": "none"}
+    seeds = torch.linspace(-1, 1, 15, dtype=torch.float64).reshape(3, 5)
+    for term in (il.min_ent(), il.logit_norm(), il.pc_softmax(prior=[0.25] * 4)):
+        with il.kernels.use("gpu"):
+            value = term(x, y, **options)  # type: ignore[arg-type]
+        each = torch.stack([torch.autograd.grad(value, x, s, retain_graph=True)[0] for s in seeds])
+        batched = torch.autograd.grad(value, x, seeds, is_grads_batched=True)[0]
+        torch.testing.assert_close(batched, each)
 
 
 def test_plain_calls_with_strided_labels_and_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:

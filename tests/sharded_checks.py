@@ -216,6 +216,10 @@ def first_order_only(here: Here) -> None:
 
     with pytest.raises(RuntimeError, match="not with create_graph=True"):
         torch.autograd.grad(loss(z), z, create_graph=True)
+    learnt = torch.tensor(0.5, dtype=z.dtype, requires_grad=True)
+    scaled = il.min_ent().scaled(learnt)(z, here.y, group=here.shard)
+    with pytest.raises(RuntimeError, match="not with is_grads_batched=True"):
+        torch.autograd.grad(scaled, learnt, torch.ones(2, dtype=z.dtype), is_grads_batched=True)
     with pytest.raises(RuntimeError, match=r"not with torch\.func"):
         torch.func.grad(loss)(here.own(here.z))
     with torch.autograd.forward_ad.dual_level(), pytest.raises(RuntimeError, match="not with forward-mode"):

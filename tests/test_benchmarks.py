@@ -22,7 +22,7 @@ def test_rounds(name: str, tmp_path: Path) -> None:
     pytest.importorskip("numba")
     out = tmp_path / f"{name}.json"
     command = [sys.executable, "-m", f"benchmarks.{name}", "--small", "--rounds=1", "--processes=1"]
-    done = subprocess.run([*command, f"--out={out}"], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*command, f"--out={out}"], cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     lines = json.loads(out.read_text())["table"]
     assert len(done.stdout.splitlines()) == 2 + len(lines)
@@ -32,7 +32,7 @@ def test_rounds(name: str, tmp_path: Path) -> None:
 def test_training(tmp_path: Path) -> None:
     out = tmp_path / "training.json"
     command = [sys.executable, "-m", "benchmarks.training", "--small", "--processes=2", f"--out={out}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     lines = json.loads(out.read_text())["table"]
     assert [line["way"] for line in lines] == ["infoloss, float32", "infoloss, bfloat16", "PyTorch"]
@@ -43,7 +43,7 @@ def test_training(tmp_path: Path) -> None:
 def test_throughput(tmp_path: Path) -> None:
     out = tmp_path / "throughput.json"
     command = [sys.executable, "-m", "benchmarks.throughput", "--small", "--device=cpu", f"--out={out}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == ["1", "2"]
     assert all(rate > 0 for rate in json.loads(out.read_text())["runs_an_hour"].values())
@@ -54,7 +54,7 @@ def test_linear(tmp_path: Path, blocks: list[str]) -> None:
     pytest.importorskip("numba")
     out = tmp_path / "linear.json"
     command = [sys.executable, "-m", "benchmarks.linear", "--small", "--pairs=1", "--processes=1", *blocks]
-    done = subprocess.run([*command, f"--out={out}"], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*command, f"--out={out}"], cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text())
     assert len(done.stdout.splitlines()) == 1 + len(found["time"]) + len(found["memory"])
@@ -151,7 +151,7 @@ def test_studies(tmp_path: Path) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         env=environment,
     )
     assert done.returncode == 0, done.stderr

@@ -304,6 +304,15 @@ def test_help_lists_the_eight_losses_and_the_plans_defaults(infoloss: Any) -> No
     assert "adamw, sgd" in text
 
 
+def test_a_flag_has_no_default(infoloss: Any) -> None:
+    assert "default: yes" not in infoloss("compare", "--help").out
+
+
+def test_the_package_is_a_command_too() -> None:
+    words = [sys.executable, "-m", "infoloss", "--version"]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip() == il.__version__
+
+
 def test_version(infoloss: Any) -> None:
     assert infoloss("--version").out.strip() == il.__version__
 
@@ -491,6 +500,13 @@ def test_the_best_loss_is_the_largest_gain_in_labels(study: Analysis) -> None:
 # What goes wrong
 
 
+@pytest.mark.filterwarnings("default")
+def test_a_warning_is_a_note(infoloss: Any) -> None:
+    answer = infoloss("compare", "wine", "--losses", "focal + squentropy", "--dry-run")
+    assert answer.err.startswith("note: focal + squentropy adds two losses")
+    assert ".py" not in answer.err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -510,7 +526,7 @@ def test_the_best_loss_is_the_largest_gain_in_labels(study: Analysis) -> None:
         (["compare", "wine", "--metric", "acuracy"], 'did you mean "accuracy"'),
         (["compare", "wine", "--optimiser", "adam"], "--optimiser: 'adam'"),
         (["compare", "wine", "--learning-rates", "0.1"], "--learning-rates"),
-        (["compare", "wine", "--learning-rate", "0.1"], "without tuning"),
+        (["compare", "wine", "--learning-rate", "0.1"], "set tuning = false (--no-tune), or"),
         (["compare", "wine", "--time-limit", "30"], "with its unit"),
         (["compare", "wine", "--jobs", "0"], "--jobs"),
         (["compare", "wine", "--shard", "3/2"], "shard: 3/2: expected I/N"),
@@ -522,6 +538,10 @@ def test_the_best_loss_is_the_largest_gain_in_labels(study: Analysis) -> None:
         (["compare", "table.csv"], "price"),
         (["compare", "bad.toml"], 'sedes: unknown key; did you mean "seeds"'),
         (["report", "nowhere"], "nowhere holds no study"),
+        (
+            ["score", "table.csv", "--metric", "mine:metric"],
+            "table.csv is a packed study, which has no logits",
+        ),
         (["verdict", "nowhere.csv", "--baseline", "kl"], "nowhere.csv"),
         (["verdict", "table.csv"], "--baseline"),
         (["losses", "focl"], "did you mean 'focal'"),
@@ -842,11 +862,12 @@ def test_ctrl_c_during_a_run_leaves_a_study_that_can_go_on(tmp_path: Path) -> No
         stdout=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and len(list((tmp_path / "study" / "runs").glob("[0-9a-f]*"))) < 2:
+    deadline = time.monotonic() + 600
+    while process.poll() is None and len(list((tmp_path / "study" / "runs").glob("[0-9a-f]*"))) < 2:
+        assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == 130
     assert "interrupted; study keeps what is done" in said
     assert "Traceback" not in said
@@ -862,3 +883,10 @@ def test_compare_from_python_is_the_studys() -> None:
     assert "compare" in dir(il)
     with pytest.raises(AttributeError, match="has no attribute 'entropi'"):
         _ = il.entropi
+
+
+def test_an_option_of_the_training_is_told_its_place() -> None:
+    with pytest.raises(
+        ValueError, match=r'epochs: unknown option; give training=\{"epochs": …\} \(known: name,'
+    ):
+        il.compare("wine", epochs=3)

@@ -164,10 +164,27 @@ def test_large_sets_are_mapped_and_decoded_once(tmp_path, monkeypatch):
     assert len(list((tmp_path / "cache/images").iterdir())) == 1
 
 
+def test_what_is_no_image_and_what_is_lost_of_deep_ones_is_said(tmp_path):
+    files = FILES | {"dog/5.heic": b"", "fox/0.heic": b"", ".hidden": b""}
+    assert (
+        "left out, no image by its name: 2 files, such as dog/5.heic"
+        in load(written(tmp_path / "a", files)).notes
+    )
+    deep = {f"{label}/{i}.png": png(np.full((9, 9), 3000 * i, np.uint16)) for i in range(5) for label in "ab"}
+    data = load(written(tmp_path / "b", deep), image_size=9)
+    assert "16-bit images keep their upper 8 bits: 0 to 65535 becomes 0 to 255" in data.notes
+    assert sorted(set(data.arrays(data.split(0)).features.ravel())) == [3000 * i // 256 for i in range(5)]
+
+
 WRONG = {
     "empty": ({"readme.txt": b"words"}, r"holds no image; expected one folder a class with \.png"),
     "tables": ({"a.csv": b"x,y", "b.tsv": b""}, r"holds no image.*\(of its tables, name one: .*a\.csv\)"),
-    "broken": (FILES | {"cat/0.png": b"words"}, r"cat/0\.png is no image that can be read"),
+    "broken": (
+        FILES | {"cat/0.png": b"words", "dog/1.png": b"", "eel/1.png": b""},
+        r"cat/0\.png is no image that can be read: its content is of no known format \(and 2 more files\)$",
+    ),
+    "floats": (FILES | {"cat/x.tif": png(np.ones((9, 9), np.float32), "TIFF")}, r"x\.tif .*floating-point"),
+    "wide": (FILES | {"cat/x.tif": png(np.ones((9, 9), np.int32), "TIFF")}, r"x\.tif .* 32-bit numbers"),
     "cut": (FILES | {"cat/0.png": FILES["cat/0.png"][:-60]}, r"cat/0\.png is damaged"),
     "no folder": (FILES | {"0.png": FILES["cat/0.png"]}, r"the image 0\.png stands in no class folder"),
     "one class": ({"cat/0.png": FILES["cat/0.png"]}, "single class 'cat'"),

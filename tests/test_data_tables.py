@@ -47,6 +47,9 @@ def test_same_table_in_every_dress(table):
         "blank_lines.csv": BASE.replace("\n3.33", "\n\n3.33") + "\n\n",
         "spaces.csv": BASE.replace(",", " , "),
         "quoted.csv": quoted,
+        "utf16.csv": BASE.encode("utf-16"),
+        "big_endian.csv": b"\xfe\xff" + BASE.encode("utf-16-be"),
+        "commas.csv": BASE.replace(",", ";").replace(".", ","),
     }.items():
         assert load(table(content, name)).sha256 == expected, name
 
@@ -55,6 +58,13 @@ def test_latin_1_is_read_and_said(table):
     data = load(table(BASE.replace("x", "é").encode("latin-1")))
     assert data.features.categorical[0].categories == ("y", "z", "é")
     assert "table.csv is not UTF-8; read as Latin-1" in data.notes
+
+
+def test_decimal_commas_are_said_and_read_only_where_semicolons_separate(table):
+    data = load(table(BASE.replace(",", ";").replace(".", ",")))
+    assert "decimal commas in: a" in data.notes
+    tabs = load(table(BASE.replace(",", "\t").replace(".", ","), "table.tsv"), drop=["b"], text="hashed")
+    assert "text: a" in tabs.notes
 
 
 def test_fields_with_commas_quotes_and_line_breaks(table):
@@ -138,6 +148,8 @@ ERRORS = {
     "blank file": ("\n\n", {}, r"table.csv is empty"),
     "header alone": ("a,b\n", {}, r"has a header line but no rows"),
     "ragged": (BASE + "1,x,yes,9\n", {}, r"line 42 has 4 fields, the header 3"),
+    "bytes": (bytes(range(256)) * 10, {}, r"table.csv is no table: line 2 has 1 fields, the header 2"),
+    "half of UTF-16": (b"\xff\xfea\x00b", {}, r"no table: it begins as UTF-16, but .* truncated data"),
     "duplicate names": (BASE.replace("a,b", "a,a"), {}, r"more than one column 'a'; expected distinct names"),
     "infinite": (
         BASE.replace("\n0.37,", "\n-inf,"),
@@ -180,6 +192,7 @@ def test_test_file_without_a_column(table):
     [
         ("digit", r"no data set 'digit'; did you mean 'digits'\?"),
         ("nowhere.csv", "nowhere.csv: no such file"),
+        ("photos/", "^photos/: no such file or folder; expected .*a folder or .zip of images"),
         (__file__, r"test_data_tables\.py: expected \.csv, "),
     ],
 )

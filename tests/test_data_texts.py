@@ -90,7 +90,7 @@ def test_a_column_of_a_table(file):
 
 def test_which_column(file):
     two = file(csv(header="text,lang,n,label", extra="en,3,"))
-    with pytest.raises(ValueError, match=r"columns of text: 'text', 'lang'; name the one to read"):
+    with pytest.raises(ValueError, match=r"columns of text: 'text', 'lang'; name one with text_column"):
         load(two, text="hashed")
     data = load(two, text_column="text")
     assert data.sha256 == load(file(csv(), "other.csv"), text="hashed").sha256
@@ -152,7 +152,7 @@ def test_errors_say_what_is_wrong(file):
         load(file("".join(f"{label}\t?!\n" for label in LABELS), "texts.txt"))
     with pytest.raises(ValueError, match=r"target='y': .*is a file of texts; it takes text, split, test"):
         load(file("a\tb\n", "texts.txt"), target="y")
-    with pytest.raises(ValueError, match='is it free text\\? text="hashed" reads it'):
+    with pytest.raises(ValueError, match='is it free text\\? text="hashed" \\(--text hashed\\) reads it'):
         load(file(csv()))
 
 

@@ -102,6 +102,27 @@ def test_losses_that_cannot_be_trained_are_named(loss, message):
         il.LossClassifier(loss).fit(X, y)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "epochs must be a whole number of 1 or more, got 0"),
+        ({"batch_size": 0.5}, "batch_size must be a whole number"),
+        ({"hidden": 64}, r"hidden must be widths of 1 or more, as in \(256,\), got 64"),
+        ({"hidden": (8, 0)}, r"hidden must be widths of 1 or more.* got \(8, 0\)"),
+        ({"learning_rate": 0.0}, "learning_rate must be a number > 0, got 0.0"),
+    ],
+)
+def test_options_that_cannot_train_are_named(options, message):
+    X, y = load_iris(return_X_y=True)
+    with pytest.raises(ValueError, match=message):
+        il.LossClassifier(**options).fit(X, y)
+
+
+def test_a_single_class_is_named():
+    with pytest.raises(ValueError, match=r"got 1 class: 1\.0$"):
+        il.LossClassifier().fit(np.ones((4, 2)), np.ones(4))
+
+
 def test_a_divergence_is_an_error():
     X, y = load_iris(return_X_y=True)
     with pytest.raises(ValueError, match=r"diverged at learning_rate=1e\+30"):

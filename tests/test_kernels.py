@@ -175,7 +175,7 @@ raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
 def test_after_a_fork() -> None:
-    done = subprocess.run([sys.executable, "-c", AFTER_A_FORK], timeout=100, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", AFTER_A_FORK], timeout=900, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
 
 

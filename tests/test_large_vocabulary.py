@@ -180,7 +180,7 @@ def test_what_a_model_does_to_its_logits_is_said_of_the_term(
 
 def test_the_script() -> None:
     command = [sys.executable, str(SCRIPT), "--vocabulary=500"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     _, _, ours, stock, *_ = [re.split(r" *\| *", line.strip("| ")) for line in done.stdout.splitlines()]
     assert (ours[0], stock[0]) == ("`cross_entropy`, without logits", "the model's own loss")

@@ -242,6 +242,30 @@ def test_backward_again_through_a_retained_graph() -> None:
         torch.autograd.grad(loss, (h, w, b))
 
 
+@pytest.mark.parametrize("changed", ["target", "weight", "sample_weight", "beta", "learnt"])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_what_was_changed_before_the_backward_pass(reduction: str, changed: str) -> None:
+    """It makes the logits again, and everything that is read beside them has to be what it was."""
+    h, w, _ = head()
+    y = labels()
+    learnt = torch.tensor(0.1, dtype=h.dtype, requires_grad=True)
+    given = {
+        "target": y,
+        "weight": torch.ones(len(w), dtype=h.dtype),
+        "sample_weight": torch.ones(y.shape, dtype=h.dtype),
+        "beta": torch.tensor(0.1, dtype=h.dtype),
+        "learnt": learnt,
+    }
+    value = il.parse("cross_entropy + beta*entropy + learnt*z_loss").linear(
+        h, w, y, weight=given["weight"], sample_weight=given["sample_weight"], reduction=reduction,
+        coefficients={name: given[name] for name in ("beta", "learnt")},
+    )  # fmt: skip
+    with torch.no_grad():
+        given[changed].fill_(0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        value.sum().backward()
+
+
 @pytest.mark.parametrize("wanted", [(0,), (1,), (2,), (0, 2)], ids=str)
 def test_only_the_gradients_that_are_wanted(wanted: tuple[int, ...]) -> None:
     h, w, b = (t.detach().requires_grad_(i in wanted) for i, t in enumerate(head()))
@@ -279,6 +303,8 @@ def test_what_it_cannot_do_is_said(how: str) -> None:
 
     with pytest.raises(RuntimeError, match=r"first derivatives only .*; compute the logits"):
         torch.autograd.grad(loss(w), w, create_graph=True)
+    with pytest.raises(RuntimeError, match=r"one gradient at a time .*; compute the logits"):
+        torch.autograd.grad(loss(w), w, torch.ones(3), is_grads_batched=True)
     with pytest.raises(RuntimeError, match=r"no torch\.func transform"):
         torch.func.grad(loss)(w)
     with torch.autograd.forward_ad.dual_level(), pytest.raises(RuntimeError, match="forward-mode"):

@@ -103,7 +103,8 @@ def test_a_failure_in_one_process_is_that_of_the_run(tmp_path, monkeypatch):
     outcome = done(made)
     assert outcome.fields["status"] == "failed"
     assert "ArithmeticError: an odd process" in outcome.fields["error"]
-    assert time.monotonic() - started < 100, "the other process was not waited for"
+    waits = 1800  # seconds that a process gives the other one
+    assert time.monotonic() - started < waits / 2, "the other process was not waited for"
 
 
 def children(pid):
@@ -118,7 +119,7 @@ def children(pid):
 posix = pytest.mark.skipif(not Path("/proc").exists(), reason="reads /proc and sends signals")
 
 
-def wait_for(condition, seconds=60.0):
+def wait_for(condition, seconds=600.0):
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -128,16 +129,22 @@ def wait_for(condition, seconds=60.0):
 @posix
 def test_a_process_that_is_killed_fails_the_run_and_leaves_none_behind():
     made, before, outcomes = materials(epochs=10_000_000, **TWO), children(os.getpid()), []
-    thread = threading.Thread(target=lambda: outcomes.append(done(made)))
+    training = threading.Event()
+    job = made.training("final", made.design.arms[1], 0, 0.02)
+
+    def work():
+        outcomes.append(runs.performed(job.config, made.arrays(job), lambda *_: training.set()))
+
+    thread = threading.Thread(target=work)
     thread.start()
 
     def ours():
         return children(os.getpid()) - before
 
-    assert wait_for(lambda: len(ours()) == 2)
-    time.sleep(5)  # they are training, or soon will be
+    assert training.wait(600)
+    assert len(ours()) == 2
     os.kill(max(ours()), signal.SIGKILL)
-    thread.join(60)
+    thread.join(600)
     assert outcomes[0].fields["status"] == "failed"
     assert "one of its 2 processes died" in outcomes[0].fields["error"]
     assert not ours()
@@ -153,7 +160,7 @@ def test_closing_the_engine_ends_all_processes_of_its_runs():
     assert wait_for(lambda: len(children(os.getpid()) - before) == 3)
     started = children(os.getpid()) - before
     workers.close()
-    thread.join(60)
+    thread.join(600)
     assert wait_for(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in started))
 
 

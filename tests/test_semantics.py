@@ -349,6 +349,61 @@ def test_a_row_of_weight_zero_with_a_masked_label_counts_for_nothing(case: Case)
     assert gradient(case.term(C), z, y, weight=w).isfinite().all()
 
 
+@pytest.mark.parametrize("held", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("option", ["weight", "sample_weight"])
+@pytest.mark.parametrize("case", FIRST, ids=by_name)
+def test_what_a_row_of_weight_zero_holds_leaves_no_trace(case: Case, option: str, held: float) -> None:
+    z, y = problems.rows(20, N, C), torch.tensor([4, 2, 1, 1])
+    given = {option: double([1.0, 0.5, 0, 2, 1] if option == "weight" else [1.0, 0, 0.5, 2])}
+    zero = given[option][y] == 0 if option == "weight" else given[option] == 0
+    clean = case.term(C)(double(z), y, **given), gradient(case.term(C), z, y, **given)
+    z[zero.numpy()] = held
+    found = case.term(C)(double(z), y, **given), gradient(case.term(C), z, y, **given)
+    torch.testing.assert_close(found, clean, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kernel", ["eager", "cpu"])
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # inside PyTorch's jvp
+def test_a_weight_of_zero_that_is_learnt_has_its_derivative(kernel: str) -> None:
+    """Σ s r has the derivative r in s, at s = 0 too: where learning to weight examples begins."""
+    if not il.kernels.available(kernel):
+        pytest.skip("needs numba")
+    z, y = double(problems.rows(20, N, C)).requires_grad_(), torch.tensor([4, 0, 1, 1])
+    sample, each = torch.zeros(N, dtype=torch.float64), torch.zeros(C, dtype=torch.float64)
+    with il.kernels.use(kernel):
+        rows = il.min_ent()(z, y, reduction="none")
+        for name, weight in (("sample_weight", sample), ("weight", each)):
+            w = weight.clone().requires_grad_()
+            value = il.min_ent()(z, y, reduction="sum", **{name: w})
+            (slope,) = torch.autograd.grad(value, w, create_graph=True)
+            expected = rows if name == "sample_weight" else torch.zeros_like(each).index_add(0, y, rows)
+            torch.testing.assert_close(slope, expected)
+            (mixed,) = torch.autograd.grad(slope.square().sum(), z, retain_graph=True)
+            assert mixed.abs().sum() > 0
+        _, along = torch.func.jvp(
+            lambda s: il.min_ent()(z.detach(), y, sample_weight=s, reduction="sum"),
+            (sample,),
+            (torch.ones_like(sample),),
+        )
+    torch.testing.assert_close(along, rows.sum().detach())
+
+
+def test_a_class_alone_costs_nothing() -> None:
+    """With every other class masked too, and in the gradient."""
+    z = torch.tensor([[1.5, -torch.inf, -torch.inf], [0.3, 0.2, 0.1]], dtype=torch.float64)
+    for name in ("cross_entropy", "normalized_cross_entropy", "squentropy", "focal", "jensen_shannon"):
+        term = getattr(il, name)()
+        assert term(z, torch.tensor([0, 1]), reduction="none")[0] == 0
+        assert not gradient(term, z.numpy(), torch.tensor([0, 1]))[0].any()
+
+
+def test_logits_farther_apart_than_their_type_can_say() -> None:
+    z = torch.tensor([[3e38, -3e38, 0.0]]).requires_grad_()
+    value = il.min_ent()(z, torch.tensor([0]))
+    assert value == 0
+    assert torch.autograd.grad(value, z)[0].tolist() == [[0, 0, 0]]
+
+
 @pytest.mark.parametrize("case", FIRST, ids=by_name)
 def test_smoothing_spreads_over_the_unmasked_classes(case: Case) -> None:
     if case.soft == "none":
@@ -466,6 +521,7 @@ def test_the_two_pc_softmaxes_are_apart() -> None:
         ({"label_smoothing": -0.1}, "label_smoothing.*-0.1"),
         ({"weight": torch.ones(C + 1)}, "weight.*6"),
         ({"sample_weight": torch.ones(N + 1)}, "sample_weight.*5"),
+        ({"denominator": torch.ones(N)}, r"denominator must be one number, got shape \(4,\)"),
     ],
 )
 def test_wrong_options_name_themselves(options: dict[str, Any], message: str) -> None:
@@ -483,10 +539,12 @@ def test_wrong_options_name_themselves(options: dict[str, Any], message: str) ->
         (torch.zeros(N, C), torch.zeros(N), ValueError, r"target.*\(4, 5\).*\(4,\)"),
         (torch.zeros(N, 0), torch.zeros(N).long(), ValueError, "class"),
         (torch.tensor(0.0), torch.tensor(0), ValueError, "class"),
+        ([[0.0, 1.0]], torch.tensor([0]), TypeError, "logits must be a tensor, got list"),
+        (torch.zeros(N, C), np.zeros(N, np.int64), TypeError, "target must be a tensor, got ndarray"),
     ],
 )
 def test_wrong_shapes_and_dtypes_say_what_was_expected(
-    logits: Tensor, target: Tensor, error: type[Exception], message: str
+    logits: Any, target: Any, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         il.cross_entropy()(logits, target)

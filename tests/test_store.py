@@ -129,17 +129,18 @@ def test_the_design_is_replaced_whole(tmp_path):
 
 
 HOLD = """
-import sys, time
+import sys
 from pathlib import Path
 from infoloss.study.store import Store
 with Store.opened(Path(sys.argv[1])):
     print("held", flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
 
 
 def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path):
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE) as holder:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], **pipes) as holder:
         assert holder.stdout.readline() == b"held\n"
         with pytest.raises(StoreError, match="another process"), Store.opened(tmp_path):
             pass

@@ -242,7 +242,7 @@ def test_ranks_add_up(tmp_path: Path) -> None:
         )
         for rank in (0, 1)
     ]
-    answers = [process.communicate(timeout=120) for process in ranks]
+    answers = [process.communicate(timeout=600) for process in ranks]
     assert [process.returncode for process in ranks] == [0, 0], answers
     assert answers[0][0] == answers[1][0]
     z = torch.arange(606, dtype=torch.float64).sin().reshape(101, 6)

@@ -287,7 +287,8 @@ class TestEpochs:
         assert all(len(at.under_way) == 1 and at.run is None for at in within)
         assert [at.done for at in within] == [0, 0, 0, 1, 1, 1]
         assert told[0].seconds_left is None
-        assert told[1].seconds_left > 0, "known before the first run has ended"
+        assert told[1].seconds_left is None, "the first epoch compiles"
+        assert told[2].seconds_left > 0, "known before the first run has ended"
         assert [at.run.loss for at in told if at.run][:2] == ["cross_entropy", "focal"]
         assert told[-1].seconds_left == 0
 
@@ -350,7 +351,7 @@ def alive(pid):
     return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
 
 
-def gone(pids, seconds=10.0):
+def gone(pids, seconds=120.0):
     """Whether the processes end in time."""
     deadline = time.monotonic() + seconds
     while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
@@ -406,7 +407,7 @@ class TestWorkers:
             write_frame(pipe, json.dumps(job.config).encode())
             write_frame(pipe, save(dict(made.arrays(job))))
             pipe.close()
-            assert worker._process.wait(timeout=60) == 0
+            assert worker._process.wait(timeout=600) == 0
         finally:
             worker.close()
 

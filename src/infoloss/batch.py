@@ -15,9 +15,16 @@ from torch import Tensor
 
 from infoloss.kernels import class_rows
 from infoloss.kernels.class_shard import ClassShard
-from infoloss.visibility import transforms_active, values_visible
+from infoloss.visibility import differentiated, transforms_active, values_visible
 
-__all__ = ["Batch", "class_planes", "denominator", "make_batch", "place", "row_shape"]
+__all__ = ["Batch", "check_tensors", "class_planes", "denominator", "make_batch", "place", "row_shape"]
+
+
+def check_tensors(**arguments: Any) -> None:
+    """Raise a TypeError unless each argument that is given is a tensor."""
+    for name, value in arguments.items():
+        if value is not None and not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
 
 
 def class_planes(logits: Tensor, shard: ClassShard | None = None) -> Tensor:
@@ -64,6 +71,15 @@ class Batch:
         """Whether the target is a distribution: given as one, or smoothed."""
         return self.target is not None and (self.target.ndim == 2 or self.smoothing > 0)
 
+    @property
+    def read(self) -> Tensor | None:
+        """(N,) bool, the rows that are read: those that are kept and have no constant weight of 0."""
+        read = self.kept
+        for factor in (self.mass, self.sample_weight):
+            if factor is not None and not differentiated(factor):
+                read = factor != 0 if read is None else read & (factor != 0)
+        return read
+
     def __len__(self) -> int:
         return self.logits.shape[0] * self.logits.shape[2]
 
@@ -81,7 +97,7 @@ class Batch:
             return values.to(self.dtype).reshape(self.shape)
         total = values.sum()
         if reduction == "mean":
-            divisor = self.divisor(rows) if denominator is None else torch.as_tensor(denominator)
+            divisor = self.divisor(rows) if denominator is None else _one_number(denominator)
             empty = divisor == 0
             total = torch.where(empty, 0, total / torch.where(empty, 1, divisor))
         return total.to(self.dtype)
@@ -96,8 +112,18 @@ class Batch:
 
 
 def _scaled(rows: Tensor, factor: Tensor) -> Tensor:
-    """rows·factor, 0 where the factor is: a row of weight 0 counts for nothing, even an infinite one."""
-    return torch.where(factor == 0, 0, rows * factor)
+    """rows·factor: a row of weight 0 counts for nothing, even an infinite one.
+
+    A finite one stays in the product, for the derivative in a weight that is 0 (weights that are learnt).
+    """
+    return torch.where((factor == 0) & ~rows.isfinite(), 0, rows) * factor
+
+
+def _one_number(denominator: Tensor | float) -> Tensor:
+    tensor = torch.as_tensor(denominator)
+    if tensor.numel() != 1:
+        raise ValueError(f"denominator must be one number, got shape {tuple(tensor.shape)}")
+    return tensor.reshape(())
 
 
 def make_batch(
@@ -113,10 +139,11 @@ def make_batch(
     """Check the arguments of a call and bring them to rows.
 
     Raises:
-        TypeError: a dtype does not fit.
+        TypeError: a dtype does not fit, or a weight is no tensor.
         ValueError: a shape or value does not fit, or needs a gradient that a shard cannot give.
         IndexError: a label is out of range (where values may be looked at).
     """
+    check_tensors(weight=weight, sample_weight=sample_weight)
     z = class_planes(logits, shard)
     classes = z.shape[1] if shard is None else shard.total
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32

@@ -91,8 +91,9 @@ def entry_named(name: str) -> Callable[..., Term]:
 @functools.cache
 def _references() -> dict[str, str]:
     text = resources.files("infoloss").joinpath("references.bib").read_text(encoding="utf-8")
-    records = re.split(r"\n(?=@)", text.strip())
-    return {re.match(r"@\w+\{([^,]+),", record)[1]: record.strip() for record in records}  # type: ignore[index]
+    records = [record.strip() for record in re.split(r"\n(?=@)", text.strip())]
+    keys = re.findall(r"^@\w+\{([^,]+),", text, re.MULTILINE)
+    return dict(zip(keys, records, strict=True))
 
 
 def reference(key: str) -> str:
@@ -124,6 +125,7 @@ def entry(
         name = expand.__name__
         signature = inspect.signature(expand)
         defaults = {n: p.default for n, p in signature.parameters.items()}
+        by_name: Callable[..., Term] = expand
 
         @functools.wraps(expand)
         def make(*args: P.args, **kwargs: P.kwargs) -> Term:
@@ -138,10 +140,10 @@ def entry(
             bound.apply_defaults()
             parameters = {n: _parameter(v, n, defaults[n], n in binds) for n, v in bound.arguments.items()}
             missing = any(parameters[n] is None or isinstance(parameters[n], Coefficient) for n in binds)
-            expansion = None if missing else expand(**parameters)  # type: ignore[call-arg]
+            expansion = None if missing else by_name(**parameters)
             return Named(name, tuple(parameters.items()), kind, binds, expansion, make, link)
 
-        paragraphs = inspect.getdoc(expand).split("\n\n")  # type: ignore[union-attr]
+        paragraphs = (inspect.getdoc(expand) or "").split("\n\n")
         catalogue[name] = Entry(
             name, kind, paragraphs[0], paragraphs[1].strip(), defaults, binds, source, key, make, search
         )

@@ -578,8 +578,8 @@ def normalized_cross_entropy() -> Term:
 
         (L − z_y) / (C·L − Σ z_j)
 
-    In [0, 1]. Gradient: (q_j − 1[j=y] − ℓ(C q_j − 1)) / (C·L − Σz). Not proper. Soft targets: expected.
-    Cost: one pass; Σe^u, Σz, z_y.
+    In [0, 1]; 0 for a single class. Gradient: (q_j − 1[j=y] − ℓ(C q_j − 1)) / (C·L − Σz). Not proper. Soft
+    targets: expected. Cost: one pass; Σe^u, Σz, z_y.
 
     Source: Ma et al., arXiv 2006.13554.
 
@@ -587,7 +587,7 @@ def normalized_cross_entropy() -> Term:
     >>> il.normalized_cross_entropy()(torch.zeros(1, 4), torch.tensor([0]))
     tensor(0.2500)
     """
-    return CE / (C * L - S1)
+    return CE / maximum(C * L - S1, 1)  # at least 2 ln 2 for two classes and more, 0 for a single one
 
 
 @entry("loss", source="Brier (1950)", key="brier1950verification")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from infoloss import kernels
-from infoloss.batch import make_batch
+from infoloss.batch import check_tensors, make_batch
 from infoloss.kernels import linear, sharded
 from infoloss.kernels.class_shard import ClassShard, located_head
 from infoloss.rows import Rows, Value, parts, passes_of, read, row_values
@@ -38,11 +38,14 @@ class StandIns:
         self.needed = needed
         self.outside: list[Tensor] = []
         self.inside: list[Tensor] = []
+        self.constant: list[Tensor] = []  # the others
 
     def __call__(self, tensor: Any) -> Any:
         """What to compute with instead of ``tensor``."""
         differentiated = isinstance(tensor, Tensor) and tensor.requires_grad and torch.is_grad_enabled()
         if not (self.needed and differentiated):
+            if isinstance(tensor, Tensor):
+                self.constant.append(tensor)
             return tensor
         for known, leaf in zip(self.outside, self.inside, strict=True):
             if known is tensor:
@@ -167,7 +170,7 @@ class RowBlocks:
         of_part = self._of_part(term, coefficients, value, stand_ins)
         if not stand_ins.needed:
             return self._of_all(of_part)
-        return linear.total(self.head, of_part, stand_ins.outside, stand_ins.inside)
+        return linear.total(self.head, of_part, stand_ins.outside, stand_ins.inside, stand_ins.constant)
 
     def by_row(
         self, term: Term, coefficients: Mapping[str, Value], value: Callable[[Term, Rows], Tensor]
@@ -181,7 +184,7 @@ class RowBlocks:
         stand_ins = StandIns(not self.in_tiles(term))
         of_part = self._of_part(term, coefficients, weighted, stand_ins)
         if stand_ins.needed:
-            found = linear.each(self.head, of_part, stand_ins.outside, stand_ins.inside)
+            found = linear.each(self.head, of_part, stand_ins.outside, stand_ins.inside, stand_ins.constant)
         else:
             found = self._of_all(of_part)
         found = found.to(self.head.dtype)
@@ -199,7 +202,12 @@ class RowBlocks:
     ) -> linear.Value:
         term = term.with_tensors(stand_ins)
         coefficients = {name: stand_ins(one) for name, one in coefficients.items()}
-        inner = replace(self, weight=stand_ins(self.weight), sample_weight=stand_ins(self.sample_weight))
+        inner = replace(
+            self,
+            target=stand_ins(self.target),
+            weight=stand_ins(self.weight),
+            sample_weight=stand_ins(self.sample_weight),
+        )
         positions = self.shape.numel()
 
         def of_part(logits: Tensor, part: slice) -> Tensor:
@@ -241,12 +249,13 @@ def make_row_blocks(
     """Check the arguments of a call and find the rows that count.
 
     Raises:
-        TypeError: a dtype does not fit.
+        TypeError: an argument is no tensor, or its dtype does not fit.
         ValueError: a shape or value does not fit.
         IndexError: a label is out of range (where values may be looked at).
         RuntimeError: under ``torch.func`` or forward-mode AD.
     """
     linear.refuse_transforms()
+    check_tensors(hidden=hidden, linear_weight=linear_weight, linear_bias=linear_bias, target=target)
     hidden, linear_weight, linear_bias, target, shard = located_head(
         hidden, linear_weight, linear_bias, target, group
     )

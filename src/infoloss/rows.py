@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from infoloss import kernels
-from infoloss.batch import Batch, class_planes, make_batch, place
+from infoloss.batch import Batch, check_tensors, class_planes, make_batch, place
 from infoloss.kernels import sharded
 from infoloss.kernels.class_shard import ClassShard, located
 from infoloss.kernels.linear import Head
@@ -102,15 +102,15 @@ class Rows:
 
     def _moments(self, logits: Tensor) -> Iterable[Moments]:
         """The moments of each pass."""
-        batch = self.batch
+        batch, kept = self.batch, self.batch.read
         if batch.shard is not None:
             requests = [sharded.Request(p.views, frozenset(p.needs), p.floor or 0.0) for p in self.passes]
             return sharded.reduce(
-                logits, batch.target, requests, batch.shard, kept=batch.kept, coefficients=self.coefficients
+                logits, batch.target, requests, batch.shard, kept=kept, coefficients=self.coefficients
             )
         hard = batch.target is not None and batch.target.ndim == 1 and not batch.smoothing
         return (
-            kernels.label_moments(logits, batch.target, kept=batch.kept)  # type: ignore[arg-type]
+            kernels.label_moments(logits, batch.target, kept=kept)  # type: ignore[arg-type]
             if hard and label_only(one, self.passes)
             else kernels.reduce(
                 logits,
@@ -118,7 +118,7 @@ class Rows:
                 one.views,
                 one.needs,
                 floor=one.floor or 0.0,
-                kept=batch.kept,
+                kept=kept,
                 coefficients=self.coefficients,
                 overwrite=self.overwrite and len(self.passes) == 1,
                 head=self.head,
@@ -165,8 +165,10 @@ def read(
         options: as in :func:`infoloss.batch.make_batch`, ``group``, ``overwrite_logits`` and ``head``.
 
     Raises:
+        TypeError: logits or target are no tensors.
         ValueError: a name without a value, a missing target, or a soft one that has no meaning here.
     """
+    check_tensors(logits=logits, target=target)
     coefficients = coefficients or {}
     term.check_bound(coefficients)
     if target is None and term.has_loss:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from infoloss import direct
-from infoloss.batch import make_batch
+from infoloss.batch import check_tensors, make_batch
 from infoloss.kernels.class_shard import located
 from infoloss.row_blocks import make_row_blocks
 from infoloss.rows import Rows, Value, Views, log_probabilities, parts, read, row_values
@@ -391,7 +391,8 @@ class Term:
         Raises:
             TypeError: hidden states and head have different dtypes (outside autocast).
             ValueError, IndexError: as :meth:`__call__`; a DTensor that is no shard of the classes.
-            RuntimeError: under ``torch.func``, forward-mode AD, or ``create_graph=True``.
+            RuntimeError: under ``torch.func`` or forward-mode AD, with ``create_graph=True`` or
+                ``is_grads_batched=True``.
 
         >>> import torch, infoloss as il
         >>> hidden, head = torch.randn(5, 8), torch.nn.Linear(8, 100)
@@ -992,6 +993,7 @@ def row_statistics(
     >>> values["lse"], values["collision"]
     (tensor([1.3863]), tensor([0.2500]))
     """
+    check_tensors(logits=logits, target=target)
     terms = {name: statistic(name) for name in needs}
     if target is None and any(term.has_loss for term in terms.values()):
         raise ValueError(f"{', '.join(needs)} read the target: call row_statistics(logits, target, …)")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from infoloss.visibility import untraced
 
-__all__ = ["Normalized", "Scaled", "Shifted", "SoftCapped", "Vector", "View"]
+__all__ = ["Normalized", "Scaled", "Shifted", "SoftCapped", "Vector", "View", "check_scale"]
 
 SMALLEST_NORM = 1e-7  # a row of zeros has no direction; its normalised logits are zeros
 
@@ -97,14 +97,19 @@ def _centred(x: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
     return x - centre[:, None], a + centre
 
 
+def check_scale(value: Tensor, rows: int) -> None:
+    """Raise a ValueError unless a scale is 0-d or has one value a row."""
+    if value.ndim not in (0, 1) or (value.ndim == 1 and len(value) != rows):
+        raise ValueError(
+            f"a scale is a number or has one value a row ({rows}), got shape {tuple(value.shape)}"
+        )
+
+
 def _column(value: Tensor | float, x: Tensor) -> Tensor | float:
     """A coefficient per batch or per row, in the logits' dtype, ready to multiply x (N, C)."""
     if isinstance(value, float):
         return value
-    if value.ndim not in (0, 1) or (value.ndim == 1 and len(value) != len(x)):
-        raise ValueError(
-            f"a scale is a number or has one value a row ({len(x)}), got shape {tuple(value.shape)}"
-        )
+    check_scale(value, len(x))
     return value.to(x.dtype) if value.ndim == 0 else value.to(x.dtype)[:, None]
 
 

@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["batched", "transforms_active", "uncompiled", "values_visible"]
+__all__ = ["batched", "differentiated", "transforms_active", "uncompiled", "values_visible"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,9 +32,20 @@ def transforms_active() -> bool:
     return bool(torch._C._are_functorch_transforms_active())
 
 
+def differentiated(tensor: Tensor) -> bool:
+    """Whether a derivative in this tensor may be asked for."""
+    return tensor.requires_grad or transforms_active() or torch.autograd.forward_ad._current_level >= 0
+
+
 def batched(tensor: Tensor) -> bool:
-    """Whether a backward pass maps over this gradient (``is_grads_batched``)."""
-    return bool(torch._C._functorch.is_legacy_batchedtensor(tensor))
+    """Whether a backward pass follows this gradient in a way that compiled code cannot see.
+
+    It maps over it (``is_grads_batched``, or ``torch.func.vmap`` of the pass), or differentiates in it.
+    """
+    known = torch._C._functorch
+    if known.is_legacy_batchedtensor(tensor) or known.is_functorch_wrapped_tensor(tensor):
+        return True
+    return torch.autograd.forward_ad._current_level >= 0
 
 
 def untraced(*tensors: Tensor | None) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 __all__ = ["main"]
 
@@ -24,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from infoloss.cli.commands import execute
 
-        return execute(tokens)
+        with warnings.catch_warnings():
+            warnings.showwarning = _note
+            return execute(tokens)
     except KeyboardInterrupt:
         print("infoloss: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -45,6 +49,11 @@ def _never_fail_to_print() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+
+
+def _note(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning without the place in the library's code that it comes from."""
+    print(f"note: {message}", file=sys.stderr)
 
 
 def _told(error: Exception) -> tuple[str, int]:

@@ -86,10 +86,13 @@ class CollectionStudy:
 
 def print_collection(found: CollectionAnalysis, out: Path | None = None) -> None:
     """Writes the reports of all data sets and of the whole, and prints the verdicts over data sets."""
-    from infoloss.cli.results import print_verdict_table
-    from infoloss.study.report.collection import render_all, summary
+    from infoloss.cli.results import print_lines, print_verdict_table
+    from infoloss.study.report.collection import document, render_all, summary
 
     path = render_all(found, out or found.folder)
-    print()
+    whole = document(found)
+    print_lines(f"\n{whole.title}\n", sys.stdout)
     print_verdict_table(summary(found), sys.stdout)
-    print(f"Report: {path}")
+    for sentence in (*whole.warnings, *whole.headline):
+        print_lines(f"- {sentence}", sys.stdout)
+    print(f"\nReport: {path}")

@@ -51,14 +51,15 @@ def located(text: str) -> Callable[..., Any]:
     if ":" not in text:
         return _expression(text)
     try:
-        found = named(text)
+        found: object = named(text)
     except (ValueError, ImportError) as error:
         raise InputError(str(error)) from error
     if not callable(found):
         raise InputError(f"{text!r} is {type(found).__name__}, and cannot be called")
-    if any(found is entry.make for entry in catalogue.values()):
-        return _expression(found.__name__)
-    return found  # type: ignore[no-any-return]
+    for name, entry in catalogue.items():
+        if found is entry.make:
+            return _expression(name)
+    return found
 
 
 def _expression(text: str) -> Callable[..., Any]:

@@ -39,7 +39,8 @@ def option(place: str, help: str, **means: Any) -> Any:
 
     A flag that stands for a value says so: ``means=False``.
     """
-    return field(default=None, metadata={"place": place, "help": f"{help}{_plan_says(place)}", **means})
+    said = "" if "means" in means else _plan_says(place)
+    return field(default=None, metadata={"place": place, "help": f"{help}{said}", **means})
 
 
 def _plan_says(place: str) -> str:
@@ -57,8 +58,6 @@ def _plan_says(place: str) -> str:
         default = next(iter(default.model_dump().values()))
     if isinstance(default, tuple):
         default = len(default) if key == "seeds" else " ".join(map(str, default))
-    if isinstance(default, bool):
-        default = "yes" if default else "no"
     said = [f"one of {', '.join(choices)}"] if choices else []
     said += [f"default: {default}"] if default not in (None, "") else []
     return f" [{'; '.join(said)}]" if said else ""

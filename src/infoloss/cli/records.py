@@ -34,6 +34,8 @@ def score(folder: Path, /, *, metric: str, name: str | None = None) -> None:
     from infoloss.study.findings import Findings
 
     _refuse_no_study(folder)
+    if folder.is_file():
+        raise InputError(f"{folder} is a packed study, which has no logits; give the folder of the study")
     if ":" not in metric:
         raise InputError(f"--metric: {metric!r}: expected module:function")
     function = located(metric)

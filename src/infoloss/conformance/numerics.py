@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -163,17 +164,18 @@ def vmapped(loss: Subject) -> None:
     z, y = loss.logits(12).reshape(2, 6, CLASSES), loss.labels(12).reshape(2, 6)
     expected = torch.stack([loss(z[i], y[i]).detach() for i in range(2)])
     require("torch.func.vmap", torch.func.vmap(lambda a, b: loss(a, b))(z, y), expected)
-    slopes = torch.stack([gradient(lambda x, i=i: loss(x, y[i]), z[i]) for i in range(2)])  # type: ignore[misc]
+    slopes = torch.stack([gradient(partial(loss, target=y[i]), z[i]) for i in range(2)])
     found = torch.func.vmap(torch.func.grad(lambda a, b: loss(a, b)))(z, y)
     require("torch.func.vmap of the gradient", found, slopes)
 
 
 def compiled(loss: Subject) -> None:
     """``torch.compile(fullgraph=True)`` (backend aot_eager) gives the same value and gradient."""
-    function = loss.loss() if loss.is_class else loss.loss  # a module is built once, and then compiled
+    # a module is built once, and then compiled
+    function: Callable[[Tensor, Tensor], Tensor] = loss.loss() if loss.is_class else loss.loss
 
     def whole(z: Tensor, y: Tensor) -> Tensor:
-        return function(z, y)  # type: ignore[no-any-return]
+        return function(z, y)
 
     # code of its own for each loss: the compiler's limit of recompilations is per code object
     own = types.FunctionType(whole.__code__.replace(), globals(), "whole", None, whole.__closure__)

@@ -50,6 +50,8 @@ def call(loss: Subject) -> None:
         raise LawError("two calls with the same arguments differ: a random loss cannot be checked")
     if value.dtype != torch.float64:
         raise LawError(f"float64 logits give a {_name(value.dtype)} result")
+    if not loss(loss.logits().requires_grad_(), loss.labels()).requires_grad:
+        raise LawError("the result has no gradient: it is detached from the logits")
 
 
 def mean(loss: Subject) -> None:

@@ -92,7 +92,7 @@ def _useful(features: Features) -> tuple[Features, tuple[str, ...]]:
     if not useful.names:
         why = "; ".join(notes) or "the table has no column beside the target"
         if identifiers & set(features.categorical_names):
-            why += '; is it free text? text="hashed" reads it'
+            why += '; is it free text? text="hashed" (--text hashed) reads it'
         raise ValueError(f"no feature is left to learn from: {why}")
     return useful, notes
 

@@ -18,6 +18,7 @@ from infoloss.data.columns import categorical
 from infoloss.data.dataset import Dataset
 from infoloss.data.images import images
 from infoloss.data.memory import filled
+from infoloss.data.names import counted
 from infoloss.data.parts import part, used
 from infoloss.data.roles import Roles
 from infoloss.data.tables import SUFFIXES as TABLES
@@ -62,7 +63,8 @@ def from_image_files(path: Path, *, image_size: int | None = None, split: str | 
     """
     files, notes = _laid_out(tree(path), path)
     size = IMAGE_SIZE if image_size is None else image_size
-    found, said = images(decoded(tree(path), [file.name for file in files], size=size, place=str(path)))
+    pixels, depth = decoded(tree(path), [file.name for file in files], size=size, place=str(path))
+    found, said = images(pixels)
     roles = Roles(
         target=categorical([file.label for file in files]),
         target_name="the class folder",
@@ -71,7 +73,7 @@ def from_image_files(path: Path, *, image_size: int | None = None, split: str | 
     )
     square = f"images are cropped to squares around the middle and resized to {size} × {size} pixels"
     name = path.resolve().name.removesuffix(".zip")
-    return dataset(name, found, roles, source=path.resolve().name, notes=(*notes, square, *said))
+    return dataset(name, found, roles, source=path.resolve().name, notes=(*notes, square, *depth, *said))
 
 
 def _laid_out(files: Tree, path: Path) -> tuple[list[ImageFile], tuple[str, ...]]:
@@ -85,23 +87,36 @@ def _laid_out(files: Tree, path: Path) -> tuple[list[ImageFile], tuple[str, ...]
         )
     root = _root(names)
     inner = {name: name.relative_to(root) for name in names}
+    others = _others(files)
     if not all(part(each.parts[0]) for each in inner.values()):
-        return [ImageFile(str(name), _first(each, path), None) for name, each in inner.items()], ()
+        return [ImageFile(str(name), _first(each, path), None) for name, each in inner.items()], others
     annotated = str(root / _ANNOTATIONS)
     if annotated in files.files:
         return _tiny_imagenet(inner, _annotations(files.read(annotated)), path)
-    return _of_parts(
+    found, notes = _of_parts(
         [
             ImageFile(str(name), _first(each.relative_to(each.parts[0]), path), part(each.parts[0]))
             for name, each in inner.items()
         ],
         path,
     )
+    return found, (*notes, *others)
 
 
 def _is_image(name: str) -> bool:
-    hidden = any(each.startswith((".", "__MACOSX")) for each in name.split("/"))
-    return name.lower().endswith(SUFFIXES) and not hidden
+    return name.lower().endswith(SUFFIXES) and not _is_hidden(name)
+
+
+def _is_hidden(name: str) -> bool:
+    return any(each.startswith((".", "__MACOSX")) for each in name.split("/"))
+
+
+def _others(files: Tree) -> tuple[str, ...]:
+    """A note on files of another kind, which may be all that a class has."""
+    found = [name for name in files.files if not (_is_image(name) or _is_hidden(name))]
+    if not found:
+        return ()
+    return (f"left out, no image by its name: {counted(len(found), 'file')}, such as {found[0]}",)
 
 
 def _root(names: Sequence[PurePosixPath]) -> PurePosixPath:
@@ -154,8 +169,10 @@ def _annotations(text: bytes) -> dict[str, str]:
     return dict(line.split("\t")[:2] for line in text.decode().splitlines() if line.strip())
 
 
-def decoded(files: Tree, names: Sequence[str], *, size: int, place: str) -> np.ndarray:
-    """(N, C, size, size) uint8, C = 1 where all images are grey, else 3; perhaps a memory map.
+def decoded(
+    files: Tree, names: Sequence[str], *, size: int, place: str
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """(N, C, size, size) uint8, C = 1 where all images are grey, else 3; perhaps a memory map. And notes.
 
     Args:
         files: where they are.
@@ -167,7 +184,8 @@ def decoded(files: Tree, names: Sequence[str], *, size: int, place: str) -> np.n
         ValueError: a file that is no image.
     """
     _pillow()
-    channels = 1 if all(_mode(files, name, place) in _GREY for name in names) else 3
+    modes = _modes(files, names, place)
+    channels = 1 if modes <= set(_GREY) else 3
     about = [[name, *files.files[name]] for name in names]
     key = hashlib.sha256(json.dumps([about, size, channels]).encode()).hexdigest()[:32]
 
@@ -177,7 +195,9 @@ def decoded(files: Tree, names: Sequence[str], *, size: int, place: str) -> np.n
             for row, found in enumerate(pixels):
                 values[row] = found
 
-    return filled((len(names), channels, size, size), fill, key=key)
+    deep = "16-bit images keep their upper 8 bits: 0 to 65535 becomes 0 to 255"
+    notes = (deep,) if any(mode.startswith("I") for mode in modes) else ()
+    return filled((len(names), channels, size, size), fill, key=key), notes
 
 
 def resized(values: np.ndarray, size: int) -> np.ndarray:
@@ -202,16 +222,32 @@ def _pillow() -> None:
 
 
 def _opened(files: Tree, name: str, place: str) -> Image.Image:
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
+    unreadable = f"{place}: {name} is no image that can be read"
     try:
-        return Image.open(io.BytesIO(files.read(name)))
+        image = Image.open(io.BytesIO(files.read(name)))
+    except UnidentifiedImageError:  # its message shows an object
+        raise ValueError(f"{unreadable}: its content is of no known format") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{place}: {name} is no image that can be read: {error}") from None
+        raise ValueError(f"{unreadable}: {error}") from None
+    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+        numbers = "floating-point numbers" if image.mode == "F" else "32-bit numbers"
+        raise ValueError(f"{unreadable}: it holds {numbers}; expected 8 or 16 bits, or arrays (.npz)")
+    return image
 
 
-def _mode(files: Tree, name: str, place: str) -> str:
-    return _opened(files, name, place).mode
+def _modes(files: Tree, names: Sequence[str], place: str) -> set[str]:
+    modes, wrong = set(), []
+    for name in names:
+        try:
+            modes.add(_opened(files, name, place).mode)
+        except ValueError as error:
+            wrong.append(str(error))
+    if wrong:
+        others = f" (and {counted(len(wrong) - 1, 'more file')})" if len(wrong) > 1 else ""
+        raise ValueError(f"{wrong[0]}{others}")
+    return modes
 
 
 def _pixels(files: Tree, name: str, size: int, channels: int, place: str) -> np.ndarray:

@@ -67,8 +67,12 @@ def read_omniglot(path: Path, *, image_size: int | None = None, split: str | Non
     names = [name for name in files.files if name.lower().endswith(".png")]
     labels = ["/".join(name.split("/")[-3:-1]) for name in names]
     side = IMAGE_SIZE if image_size is None else image_size
-    inputs, notes = images(decoded(files, names, size=side, place=str(path)))
-    notes += (f"images are resized to {side} × {side} pixels",)
+    pixels, depth = decoded(files, names, size=side, place=str(path))
+    inputs, notes = images(pixels)
+    notes += (
+        *depth,
+        f"images are resized to {side} × {side} pixels",
+    )
     roles = Roles(target=categorical(labels), target_name="the character", fractions=split)
     return dataset(path.name, inputs, roles, source=path.name, notes=notes)
 

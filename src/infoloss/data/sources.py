@@ -120,6 +120,8 @@ def _kind(spec: str | Path, *, is_text: bool) -> Kind:
     kinds = f"{', '.join((*SUFFIXES, '.npz', '.txt'))}, a folder or .zip of images, module:function"
     if Path(spec).exists():
         raise ValueError(f"{spec}: expected {kinds}")
+    if "/" in str(spec) or Path(spec).suffix:
+        raise ValueError(f"{spec}: no such file or folder; expected {kinds}, or a name (infoloss data)")
     raise ValueError(f"{unknown('data set', str(spec), KNOWN)}, or a path: {kinds}")
 
 

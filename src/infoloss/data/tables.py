@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,16 +140,8 @@ def _fields(path: Path) -> tuple[pl.DataFrame, tuple[str, ...]]:
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     separator, notes = _separator(path)
-    options: dict[str, Any] = {"has_header": False, "infer_schema": False, "separator": separator}
-    try:
-        frame = pl.read_csv(path, **options)
-    except pl.exceptions.NoDataError:
-        raise ValueError(f"{path} is empty; expected a header line and rows") from None
-    except pl.exceptions.ComputeError as error:
-        if "utf-8" not in str(error).lower():
-            raise ValueError(f"{path} is no table: {_ragged(path, separator) or error}") from None
-        frame = pl.read_csv(path, encoding="latin-1", **options)
-        notes += (f"{path.name} is not UTF-8; read as Latin-1",)
+    frame, said = _read(path, separator)
+    notes += said
     # Blank lines, and the one at the end.
     frame = frame.filter(~pl.all_horizontal(pl.all().fill_null("").str.strip_chars() == ""))
     if not frame.height:
@@ -162,7 +155,57 @@ def _fields(path: Path) -> tuple[pl.DataFrame, tuple[str, ...]]:
     frame.columns = header
     if not frame.height:
         raise ValueError(f"{path} has a header line but no rows")
+    if separator == ";":
+        frame, said = _with_decimal_points(frame)
+        notes += said
     return frame, notes
+
+
+def _read(path: Path, separator: str) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """All lines, the header too, and what was found of their encoding."""
+    pl = _polars()
+    options: dict[str, Any] = {"has_header": False, "infer_schema": False, "separator": separator}
+    content = _of_utf16(path)
+    notes = () if content is None else (f"{path.name} is UTF-16",)
+    try:
+        try:
+            return pl.read_csv(path if content is None else content, **options), notes
+        except pl.exceptions.ComputeError as error:
+            if "utf-8" not in str(error).lower():
+                raise
+            said = f"{path.name} is not UTF-8; read as Latin-1"
+            return pl.read_csv(path, encoding="latin-1", **options), (said,)
+    except pl.exceptions.NoDataError:
+        raise ValueError(f"{path} is empty; expected a header line and rows") from None
+    except pl.exceptions.ComputeError as error:
+        raise ValueError(f"{path} is no table: {_ragged(path, separator) or error}") from None
+
+
+def _of_utf16(path: Path) -> bytes | None:
+    """The text as UTF-8 where a byte order mark says UTF-16, as spreadsheets write it; else None."""
+    with path.open("rb") as file:
+        if file.read(2) not in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            return None
+    try:
+        return path.read_bytes().decode("utf-16").encode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no table: it begins as UTF-16, but {error}") from None
+
+
+def _with_decimal_points(frame: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """Where semicolons separate, commas may stand in numbers: columns of such numbers get points."""
+    import polars as pl
+
+    found = []
+    for series in frame.get_columns():
+        text = series.str.strip_chars()
+        text = text.set(text.is_in(list(MISSING)), None)
+        points = text.str.replace(",", ".", literal=True)
+        all_numbers = points.cast(pl.Float64, strict=False).null_count() == text.null_count()
+        if all_numbers and text.str.contains(",", literal=True).any():
+            found.append(points)
+    names = ", ".join(series.name for series in found)
+    return frame.with_columns(found), (f"decimal commas in: {names}",) if found else ()
 
 
 def _polars() -> Any:
@@ -193,7 +236,12 @@ def _ragged(path: Path, separator: str) -> str:
     import csv
     import gzip
 
-    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
+    # any encoding will do to count fields
+    with (
+        gzip.open(path, "rt", encoding="latin-1")
+        if path.suffix == ".gz"
+        else path.open(encoding="latin-1") as file
+    ):
         lines = csv.reader(file, delimiter=separator)
         expected = len(next(lines))
         for fields in lines:

@@ -42,7 +42,9 @@ def from_lines(
         more, others, said = _lines(test)
         parts = categorical(["train"] * len(labels) + ["test"] * len(more))
         labels, texts, notes = labels + more, texts + others, notes + said
-    roles = Roles(target=categorical(labels), target_name="the label", parts=parts, fractions=split)
+    roles = Roles(
+        target=categorical(labels), target_name="the label before each text", parts=parts, fractions=split
+    )
     source = path.name if test is None else f"{path.name}, test rows from {test.name}"
     return dataset(title(path), text_inputs(texts, text), roles, source=source, notes=notes)
 
@@ -75,7 +77,7 @@ def texts_of(features: Features, column: Column | None) -> tuple[list[str], tupl
     if column is None:
         if len(features.categorical) != 1:
             listed = ", ".join(map(repr, features.categorical_names)) or "none"
-            raise ValueError(f"columns of text: {listed}; name the one to read with text_column")
+            raise ValueError(f"columns of text: {listed}; name one with text_column (--text-column)")
         [column], [name] = features.categorical, features.categorical_names
         unused.remove(name)
         said = (f"text: {name}",)

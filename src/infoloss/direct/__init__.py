@@ -119,11 +119,13 @@ def _call(
 
 
 def _plain(logits: Tensor, target: Tensor | None) -> bool:
-    if torch.compiler.is_compiling() or not logits.is_floating_point() or logits.ndim == 0:
+    if torch.compiler.is_compiling() or not isinstance(logits, Tensor):
+        return False
+    if not logits.is_floating_point() or logits.ndim == 0:
         return False
     if target is None:
         return True
-    if target.dtype != torch.int64 or target.device != logits.device:
+    if not isinstance(target, Tensor) or target.dtype != torch.int64 or target.device != logits.device:
         return False
     if logits.ndim == 2:
         return target.ndim == 1 and len(target) == len(logits)

@@ -50,16 +50,17 @@ class Work:
         z = logits.detach() if logits.ndim == 2 else class_planes(logits.detach())
         memory, layout = host.memory(z)
         label = host.NO_LABELS if target is None else target.reshape(-1).numpy()
+        alike = (self.dtype, layout[1])
         self.small: Tensor | None = None  # the gradient, if it has been computed already
         if differentiable and plan.alone and layout[0] * layout[1] <= SMALL and call.reduction != "none":
-            constant = plan.passes[0].constant.get(self.dtype) or _constants(plan.passes[0], z, call)
+            constant = plan.passes[0].constant.get(alike) or _constants(plan.passes[0], z, call)
             self._step((memory, layout, label, call.ignored, *constant), torch.empty_like(z))
             return
         self.packed = np.empty((plan.moments, layout[0]))
         self.passes: list[tuple[slice, Any, Any]] = []
         for one in plan.passes:
             own = host.whole(layout) if one.views else layout
-            constant = one.constant.get(self.dtype) or _constants(one, z, call)
+            constant = one.constant.get(alike) or _constants(one, z, call)
             given = (memory, own, label, call.ignored, *constant)
             peaks, wrong = None, 0
             if one.label_only:
@@ -163,5 +164,5 @@ def _constants(one: Pass, z: Tensor, call: Call) -> tuple[Any, ...]:
     host = call.plan.host
     found: tuple[Any, ...] = host.arrays(inputs)[host.CONSTANT :]
     if inputs.scale is None:
-        one.constant[z.dtype] = found
+        one.constant[z.dtype, planes.shape[1]] = found
     return found

@@ -42,7 +42,8 @@ class Pass:
     reads: tuple[str, ...]  # which of them the term reads
     rows: slice  # of its moments among those of all passes
     label_only: bool
-    constant: dict[torch.dtype, tuple[Any, ...]] = field(default_factory=dict)  # what every call reads
+    constant: dict[tuple[torch.dtype, int], tuple[Any, ...]] = field(default_factory=dict)
+    # what every call reads whose logits have this dtype and so many classes
 
 
 @dataclass(frozen=True, eq=False)

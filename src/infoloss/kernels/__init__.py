@@ -106,8 +106,8 @@ def chosen(logits: Tensor, target: Tensor | None) -> str:
     """The kernel for this work; eager for transforms, forward mode, and programs that are exported."""
     if torch.compiler.is_compiling():
         return _kept(logits, target)
-    if not untraced(logits, target) or logits.numel() == 0:
-        return "eager"
+    if not untraced(logits, target) or logits.numel() == 0 or logits.is_neg():
+        return "eager"  # is_neg: the memory has the other sign (an imaginary part of a conjugate)
     forced, device = _forced.get(), logits.device.type
     forward_mode = torch.autograd.forward_ad._current_level >= 0
     if forced == "eager" or forward_mode or (target is not None and target.requires_grad):

@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from infoloss.visibility import batched
+
 __all__ = ["ClassShard", "first_order", "located", "located_head"]
 
 
@@ -137,6 +139,8 @@ class Copy(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         if torch.is_grad_enabled():
             raise first_order("create_graph=True")
+        if batched(grad):
+            raise first_order("is_grads_batched=True")
         grad = grad.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(grad, group=ctx.group)
         return grad, None

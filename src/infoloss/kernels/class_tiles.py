@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from infoloss.kernels.inputs import Inputs
-from infoloss.kernels.linear import Head, narrowed, refuse_higher_order
+from infoloss.kernels.linear import Head, narrowed, refuse_more
 
 __all__ = ["packed_moments"]
 
@@ -95,7 +95,7 @@ class PackedHead(torch.autograd.Function):
     def backward(ctx: Any, slope: Tensor) -> Any:
         from infoloss.kernels import device
 
-        refuse_higher_order()
+        refuse_more(slope)
         hidden, weight, bias, scale, rows, packed, peaks, target, kept, shift = ctx.saved_tensors
         inputs = replace(ctx.inputs, target=target, kept=kept, shift=shift, scale=scale)
         of_hidden, of_weight, of_bias, of_scale = ctx.needs_input_grad[2:]

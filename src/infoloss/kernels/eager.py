@@ -113,7 +113,8 @@ def anchored_moments(
     if "exp_sum" in needs:
         moments["exp_sum"] = total(e)
     if "exp_logit_sum" in needs:
-        moments["exp_logit_sum"] = total(filled(u) * e)
+        finite = filled(u).clamp(min=torch.finfo(u.dtype).min)  # (−∞)·0, of a logit that far below, is 0
+        moments["exp_logit_sum"] = total(finite * e)
     if "exp_square_sum" in needs:
         moments["exp_square_sum"] = total(e * e)
     if "logit_sum" in needs or "logit_square_sum" in needs:

@@ -1,8 +1,8 @@
 """Moments from a compiled kernel, differentiable: one operation forward, one back, for every loss.
 
 First derivatives come from the kernel's ``gradient``. Whenever more is asked for (a double backward,
-forward mode, ``torch.func``), the eager form computes the same moments, so that derivatives of any
-order are PyTorch's own.
+gradients in a batch, forward mode, ``torch.func``), the eager form computes the same moments, so that
+derivatives of any order are PyTorch's own.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from infoloss.kernels import class_tiles, eager, operators
 from infoloss.kernels.inputs import Inputs, module, overwritable
 from infoloss.kernels.linear import Head
 from infoloss.statistics import Moments
-from infoloss.views import SMALLEST_NORM, Normalized, Scaled, Shifted, SoftCapped, View
-from infoloss.visibility import values_visible
+from infoloss.views import SMALLEST_NORM, Normalized, Scaled, Shifted, SoftCapped, View, check_scale
+from infoloss.visibility import batched, values_visible
 
 __all__ = ["CONSTANT", "NORMS", "left_by", "reduce", "seen_through", "supports"]
 
@@ -113,7 +113,9 @@ def _per_row(factor: Tensor | float, z: Tensor) -> Tensor:
     """A factor per batch or per row as float64 (N,) beside z."""
     if not isinstance(factor, Tensor):
         factor = torch.full((), factor, dtype=torch.float64, device=z.device)
-    return factor.to(z.device, torch.float64).expand(z.shape[0] * z.shape[2])
+    rows = z.shape[0] * z.shape[2]
+    check_scale(factor, rows)
+    return factor.to(z.device, torch.float64).expand(rows)
 
 
 def _finish_label(m: Moments, target: Tensor, needs: Collection[str]) -> None:
@@ -158,15 +160,17 @@ class Packed(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         z, scale, target, kept, shift, packed, besides = ctx.saved_tensors
         inputs = replace(ctx.inputs, z=z, scale=scale, target=target, kept=kept, shift=shift)
-        if not torch.is_grad_enabled():
+        further = torch.is_grad_enabled()
+        if not further and not batched(grad):
             found = ctx.kernel.gradient(inputs, packed, besides, grad, ctx.needs_input_grad[2])
             return None, *found, None
-        # create_graph=True: PyTorch's own derivatives of the eager form, of aliases, so that the scale's own
-        # dependence on z is left to the graph outside
-        x, y = z.view_as(z), None if scale is None else scale.view_as(scale)
-        of = [v for v in (x, y) if v is not None and v.requires_grad]
-        again = _eager_packed(replace(inputs, z=x, scale=y))
-        parts = iter(torch.autograd.grad(again, of, grad, create_graph=True, allow_unused=True))
+        # create_graph=True or is_grads_batched=True: PyTorch's own derivatives of the eager form, of aliases,
+        # so that the scale's own dependence on z is left to the graph outside
+        with torch.enable_grad():
+            x, y = z.view_as(z), None if scale is None else scale.view_as(scale)
+            of = [v for v in (x, y) if v is not None and v.requires_grad]
+            again = _eager_packed(replace(inputs, z=x, scale=y))
+        parts = iter(torch.autograd.grad(again, of, grad, create_graph=further, allow_unused=True))
         gz = next(parts) if z.requires_grad else None
         gs = next(parts) if scale is not None and scale.requires_grad else None
         return None, gz, gs, None

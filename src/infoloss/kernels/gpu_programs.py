@@ -53,8 +53,11 @@ def _log1p(a):
 
 @triton.jit
 def _power(a, b):
-    """a^b for a ≥ 0."""
-    return tl.where(b == 0, 1.0, tl.exp(b * tl.log(a)))
+    """a^b; of a negative number nan unless b is whole."""
+    size = tl.exp(b * tl.log(tl.abs(a)))
+    odd = tl.floor(b / 2) * 2 != b
+    of_negative = tl.where(tl.floor(b) == b, tl.where(odd, -size, size), float("nan"))
+    return tl.where(b == 0, 1.0, tl.where(a < 0, of_negative, size))
 
 
 @triton.jit

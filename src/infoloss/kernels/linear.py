@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from infoloss.kernels.class_shard import ClassShard
-from infoloss.visibility import transforms_active
+from infoloss.visibility import batched, transforms_active
 
-__all__ = ["Head", "blocks", "each", "narrowed", "refuse_higher_order", "refuse_transforms", "total"]
+__all__ = ["Head", "blocks", "each", "narrowed", "refuse_more", "refuse_transforms", "total"]
 
 BLOCK = 1 << 26
 """Logits in a block, one matrix product at a time (set by benchmarks/linear.py)."""
@@ -141,7 +141,13 @@ def blocks(rows: int, classes: int, elements: int) -> Iterator[slice]:
         yield slice(start, min(start + size, rows))
 
 
-def total(head: Head, value: Value, outside: Sequence[Tensor] = (), inside: Sequence[Tensor] = ()) -> Tensor:
+def total(
+    head: Head,
+    value: Value,
+    outside: Sequence[Tensor] = (),
+    inside: Sequence[Tensor] = (),
+    constant: Sequence[Tensor] = (),
+) -> Tensor:
     """Σ value(logits of a part of the rows, those rows) over all parts, (K,), only the first differentiable.
 
     Args:
@@ -149,6 +155,7 @@ def total(head: Head, value: Value, outside: Sequence[Tensor] = (), inside: Sequ
         value: differentiable in the logits and in the tensors ``inside``.
         outside: more tensors to be differentiated.
         inside: stand-ins of ``outside`` that ``value`` uses, leaves that require a gradient.
+        constant: the other tensors that ``value`` reads, in the backward pass too.
 
     Raises:
         RuntimeError: with ``create_graph=True``.
@@ -157,6 +164,7 @@ def total(head: Head, value: Value, outside: Sequence[Tensor] = (), inside: Sequ
     return Total.apply(  # type: ignore[no-any-return, no-untyped-call]
         value,
         tuple(inside),
+        tuple(constant),
         differentiable,
         head.shard,
         head.rows,
@@ -167,13 +175,27 @@ def total(head: Head, value: Value, outside: Sequence[Tensor] = (), inside: Sequ
     )
 
 
-def each(head: Head, value: Value, outside: Sequence[Tensor] = (), inside: Sequence[Tensor] = ()) -> Tensor:
+def each(
+    head: Head,
+    value: Value,
+    outside: Sequence[Tensor] = (),
+    inside: Sequence[Tensor] = (),
+    constant: Sequence[Tensor] = (),
+) -> Tensor:
     """value(logits of a part of the rows, those rows) side by side, (K, N), differentiable.
 
     Arguments and errors as for :func:`total`.
     """
     return Each.apply(  # type: ignore[no-any-return, no-untyped-call]
-        value, tuple(inside), head.shard, head.rows, head.hidden, head.weight, head.bias, *outside
+        value,
+        tuple(inside),
+        tuple(constant),
+        head.shard,
+        head.rows,
+        head.hidden,
+        head.weight,
+        head.bias,
+        *outside,
     )
 
 
@@ -188,11 +210,15 @@ def refuse_transforms() -> None:
         raise RuntimeError(f"a linear head in blocks has no forward-mode derivative; {UNFUSED}")
 
 
-def refuse_higher_order() -> None:
-    """Raise a RuntimeError in a backward pass that is to be differentiated."""
+def refuse_more(grad: Tensor) -> None:
+    """Raise a RuntimeError in a backward pass that is to be differentiated, or maps over ``grad``."""
     if torch.is_grad_enabled():
         raise RuntimeError(
             f"a linear head in blocks has first derivatives only (create_graph=True); {UNFUSED}"
+        )
+    if batched(grad):
+        raise RuntimeError(
+            f"a linear head in blocks has one gradient at a time (is_grads_batched=True); {UNFUSED}"
         )
 
 
@@ -204,6 +230,7 @@ class Total(torch.autograd.Function):
         ctx: Any,
         value: Value,
         inside: tuple[Tensor, ...],
+        constant: tuple[Tensor, ...],
         differentiable: bool,
         shard: ClassShard | None,
         rows: Tensor | None,
@@ -213,9 +240,9 @@ class Total(torch.autograd.Function):
         *outside: Tensor,
     ) -> Tensor:
         head = Head(hidden, weight, bias, rows, shard)
-        ctx.save_for_backward(hidden, weight, bias, rows)
+        ctx.save_for_backward(hidden, weight, bias, rows, *outside, *constant)
         ctx.value, ctx.inside, ctx.shard, ctx.gradients = value, inside, shard, None
-        wanted = ctx.needs_input_grad[5:]
+        wanted = ctx.needs_input_grad[6:]
         with torch.autocast(hidden.device.type, enabled=False):
             if differentiable and any(wanted):
                 found, ctx.gradients = _values_and_gradients(head, value, inside, wanted, _first)
@@ -225,12 +252,12 @@ class Total(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        refuse_higher_order()
-        hidden, weight, bias, rows = ctx.saved_tensors
+        refuse_more(grad)
+        hidden, weight, bias, rows, *_ = ctx.saved_tensors  # raises where one has been changed in place
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:  # again, through a retained graph: the first time gave them away
             with torch.autocast(hidden.device.type, enabled=False):
-                wanted = ctx.needs_input_grad[5:]
+                wanted = ctx.needs_input_grad[6:]
                 head = Head(hidden, weight, bias, rows, ctx.shard)
                 _, gradients = _values_and_gradients(head, ctx.value, ctx.inside, wanted, _first)
         factor = grad[0]
@@ -238,7 +265,7 @@ class Total(torch.autograd.Function):
             for gradient in gradients:
                 if gradient is not None:
                     gradient.mul_(factor)
-        return None, None, None, None, None, *_as_inputs(gradients, (hidden, weight, bias))
+        return (None,) * 6 + tuple(_as_inputs(gradients, (hidden, weight, bias)))
 
 
 class Each(torch.autograd.Function):
@@ -249,6 +276,7 @@ class Each(torch.autograd.Function):
         ctx: Any,
         value: Value,
         inside: tuple[Tensor, ...],
+        constant: tuple[Tensor, ...],
         shard: ClassShard | None,
         rows: Tensor | None,
         hidden: Tensor,
@@ -256,24 +284,24 @@ class Each(torch.autograd.Function):
         bias: Tensor | None,
         *outside: Tensor,
     ) -> Tensor:
-        ctx.save_for_backward(hidden, weight, bias, rows)
+        ctx.save_for_backward(hidden, weight, bias, rows, *outside, *constant)
         ctx.value, ctx.inside, ctx.shard = value, inside, shard
         with torch.autocast(hidden.device.type, enabled=False):
             return torch.cat(_values(Head(hidden, weight, bias, rows, shard), value), -1)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        refuse_higher_order()
-        hidden, weight, bias, rows = ctx.saved_tensors
+        refuse_more(grad)
+        hidden, weight, bias, rows, *_ = ctx.saved_tensors  # raises where one has been changed in place
         with torch.autocast(hidden.device.type, enabled=False):
             _, gradients = _values_and_gradients(
                 Head(hidden, weight, bias, rows, ctx.shard),
                 ctx.value,
                 ctx.inside,
-                ctx.needs_input_grad[4:],
+                ctx.needs_input_grad[5:],
                 lambda _, part: grad[:, part],
             )
-        return None, None, None, None, *_as_inputs(gradients, (hidden, weight, bias))
+        return (None,) * 5 + tuple(_as_inputs(gradients, (hidden, weight, bias)))
 
 
 def _first(value: Tensor, _: slice) -> Tensor:

@@ -18,7 +18,7 @@ from infoloss.study.design import Design, DesignError, settled
 from infoloss.study.engines import Engine, Serial, Workers, cores
 from infoloss.study.functions import FunctionMaterials, function_design, function_runs
 from infoloss.study.materials import Materials
-from infoloss.study.plan import Plan
+from infoloss.study.plan import Plan, Training
 from infoloss.study.plan_errors import PlanError, nearest
 from infoloss.study.session import Finished, Progress, Report, Session
 from infoloss.study.slices import WHOLE, Slice
@@ -333,5 +333,7 @@ def _refuse_unknown(options: Mapping[str, Any]) -> None:
     known = (*_ARRAYS, *(name for name in Plan.model_fields if name not in ("data", "collection")))
     for name in options:
         if name not in known:
-            hint = nearest(name, known)
+            hint = (
+                f' give training={{"{name}": …}}' if name in Training.model_fields else nearest(name, known)
+            )
             raise PlanError([f"compare: {name}: unknown option;{hint} (known: {', '.join(known)})"])

@@ -198,7 +198,7 @@ class Tuning(Section):
         _refuse_repeats("learning_rates", self.learning_rates or ())
         _refuse_repeats("seeds", self.seeds)
         if self.trials and not self.enabled:
-            raise ValueError(f"{self.trials} trials are tuning: leave enabled = false out")
+            raise ValueError(f"{self.trials} trials are tuning: leave enabled = false (--no-tune) out")
         return self
 
 
@@ -311,8 +311,8 @@ class Plan(Section):
             raise ValueError(f"the seeds {shared} both tune and compare; give tuning.seeds of their own")
         if self.tuning.enabled and self.training.learning_rate is not None:
             raise ValueError(
-                "training.learning_rate is for studies without tuning: set tuning = false, "
-                "or give tuning.learning_rates"
+                "training.learning_rate is for studies without tuning: set tuning = false (--no-tune), "
+                "or give tuning.learning_rates (--learning-rates)"
             )
         if self.device == "mps" and self.training.devices_per_run > 1:
             raise ValueError("training.devices_per_run: a machine has one device of type mps")

@@ -20,7 +20,8 @@ SECONDS_BETWEEN = 1.0
 """At least, of what is told within runs."""
 
 LEAST_WORKED = 0.05
-"""Of a run, before the time left is estimated: at first most of the time is the start of the workers."""
+"""Of a run, before the time left is estimated. The first epoch, or a first run within a second, does not
+count: most of its time goes to starting workers and compiling."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ class Session:
         self.store, self.engine, self.materials, self.progress = store, engine, materials, progress
         self.design = materials.design
         self.started = monotonic()
+        self.first: tuple[float, float] | None = None  # when work was first seen to be done, and how much
         self.deadline = self.started + time_limit if time_limit is not None else float("inf")
         self.records, damaged = records(store.folder)
         again = [damage.id for damage in damaged]
@@ -207,6 +209,7 @@ class Session:
         def within(job: Job, epoch: int, epochs: int) -> None:
             rate = job.config["learning_rate"]
             self.under_way[job.id] = UnderWay(job.label, job.role, job.seed, rate, epoch, epochs)
+            self._worked()
             if monotonic() - self.last_told < SECONDS_BETWEEN:
                 return
             try:
@@ -239,11 +242,18 @@ class Session:
             return
         self.last_told = monotonic()
         under_way = tuple(self.under_way.values())
-        parts = sum(each.epoch / each.epochs for each in under_way)
-        worked = self.trained + parts
-        each = (self.last_told - self.started) / worked if worked >= LEAST_WORKED else None
-        left = None if each is None else each * (total - done - parts)
+        (since, before), worked = self._worked()
+        ahead = total - done - (worked - self.trained)
+        each = (self.last_told - since) / (worked - before) if worked - before >= LEAST_WORKED else None
+        left = 0.0 if ahead == 0 else None if each is None else each * ahead
         self.progress(Progress(done, total, left, stage, run, self.failed, under_way=under_way))
+
+    def _worked(self) -> tuple[tuple[float, float], float]:
+        """When time began to count and the runs done till then; the runs done, and parts of runs."""
+        worked = self.trained + sum(each.epoch / each.epochs for each in self.under_way.values())
+        if self.first is None and worked:
+            self.first = monotonic(), worked
+        return self.first or (self.started, 0.0), worked
 
 
 def _finished(job: Job, record: Mapping[str, Any]) -> Finished:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
@@ -88,9 +89,12 @@ class LossClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
         check_classification_targets(y)
+        self._check_options()
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise ValueError(f"fit needs rows of two classes or more, got 1 class: {self.classes_[0]!r}")
+            raise ValueError(
+                f"fit needs rows of two classes or more, got 1 class: {self.classes_[:1].tolist()[0]!r}"
+            )
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=X.dtype)
         self.term_ = _bound(parse(self.loss), codes, weight)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -112,6 +116,16 @@ class LossClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.model_ = result.model
         self.loss_curve_ = [entry["train_loss"] for entry in result.curve]
         return self
+
+    def _check_options(self) -> None:
+        for name in ("epochs", "batch_size"):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or value < 1:
+                raise ValueError(f"{name} must be a whole number of 1 or more, got {value!r}")
+        if not np.iterable(self.hidden) or any(width < 1 for width in self.hidden):
+            raise ValueError(f"hidden must be widths of 1 or more, as in (256,), got {self.hidden!r}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be a number > 0, got {self.learning_rate!r}")
 
     def predict(self, X: Any) -> np.ndarray:
         """(N,) labels, by the loss's own rule."""

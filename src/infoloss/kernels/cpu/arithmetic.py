@@ -60,7 +60,9 @@ def inlined(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     depend on what has been compiled and what has been read from the disk.
     """
     decorate: Any = njit
-    return decorate(error_model="numpy", forceinline=True, **options)  # type: ignore[no-any-return]
+    # nobody calls them from Python or C, and code for that would be a copy of the function
+    alone = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return decorate(error_model="numpy", forceinline=True, **alone, **options)  # type: ignore[no-any-return]
 
 
 def unmanaged(**options: Any) -> Callable[[Callable[..., Any]], Any]:

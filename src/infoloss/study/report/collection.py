@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from infoloss.study.collection import CollectionAnalysis
     from infoloss.study.inference import Verdict
 
-__all__ = ["render_all", "render_collection", "summary"]
+__all__ = ["document", "render_all", "render_collection", "summary"]
 
 
 def render_collection(found: CollectionAnalysis, folder: Path) -> Path:
@@ -36,7 +36,7 @@ def render_collection(found: CollectionAnalysis, folder: Path) -> Path:
 
     The reports of the single data sets are written by ``render``.
     """
-    return collection_written(_document(found), summary(found), _csv_rows(found), Path(folder))
+    return collection_written(document(found), summary(found), _csv_rows(found), Path(folder))
 
 
 def render_all(found: CollectionAnalysis, folder: Path) -> Path:
@@ -46,7 +46,8 @@ def render_all(found: CollectionAnalysis, folder: Path) -> Path:
     return render_collection(found, folder)
 
 
-def _document(found: CollectionAnalysis) -> Document:
+def document(found: CollectionAnalysis) -> Document:
+    """The report over the data sets, verdicts first."""
     first = next(iter(found.members.values()), None)
     losses = [loss.label for loss in first.losses] if first else []
     sizes = [len(loss.seeds) for analysis in found.members.values() for loss in analysis.losses]
