@@ -78,6 +78,7 @@ def fashion_plan(folder: Path) -> Plan:
         seeds=10,
         model={"name": "convnet", "widths": [16, 32]},
         training={"epochs": 10},
+        tuning={"seeds": 1},
     )
 
 
