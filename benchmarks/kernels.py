@@ -236,6 +236,7 @@ def conditions(threads: int) -> dict[str, Any]:
         "threads": threads,
         "large_pages_for_pytorch": os.environ.get("THP_MEM_ALLOC_ENABLE") == "1",
         "dtype": "float32",
+        **({"preloaded": os.path.basename(library)} if (library := os.environ.get("LD_PRELOAD")) else {}),
     }
 
 

@@ -3,8 +3,9 @@
     python -m benchmarks.speed_table
 
 Reads results/kernels.json, results/linear.json, results/streaming.json and results/gpu.json, as the
-benchmarks' ``--out`` wrote them, and results/kernels_large_pages.json, of ``benchmarks.kernels`` with
-THP_MEM_ALLOC_ENABLE=1; a record that is absent has no rows.
+benchmarks' ``--out`` wrote them, and two more of ``benchmarks.kernels``: results/kernels_large_pages.json,
+with THP_MEM_ALLOC_ENABLE=1, and results/kernels_tcmalloc.json, with tcmalloc in LD_PRELOAD. A record that is
+absent has no rows.
 """
 
 from __future__ import annotations
@@ -15,7 +16,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-RECORDS = ("kernels", "kernels_large_pages", "linear", "streaming", "gpu")
+MEMORIES = {
+    "kernels_large_pages": "large pages for PyTorch too",
+    "kernels_tcmalloc": "memory that is kept and used again (tcmalloc)",
+}
+"""Records of the CPU kernel where memory is another, and what it is."""
+RECORDS = ("kernels", *MEMORIES, "linear", "streaming", "gpu")
 ON_GPU = ("cross_entropy", "log-probability, entropy")
 """What README.md says of the GPU; docs/kernels.md says all."""
 BEGIN, END = "<!-- speed: begin -->", "<!-- speed: end -->"
@@ -89,10 +95,18 @@ def kernels(record: dict[str, Any] | None) -> list[str]:
     return rows
 
 
-def large_pages(record: dict[str, Any] | None) -> list[str]:
-    """The same where PyTorch has large pages too."""
-    header = ["", "| large pages for PyTorch too | against | time, ours / theirs |", "|---|---|---|"]
-    return [*header, *kernels(record)] if record else []
+def other_memories(records: dict[str, dict[str, Any]]) -> list[str]:
+    """The same with other memory."""
+    rows = []
+    for name, what in MEMORIES.items():
+        if name in records:
+            rows += [
+                "",
+                f"| {what} | against | time, ours / theirs |",
+                "|---|---|---|",
+                *kernels(records[name]),
+            ]
+    return rows
 
 
 def memory(line: Line) -> str:
@@ -160,7 +174,7 @@ def written(place: Path, rows: list[str]) -> None:
 def main() -> None:
     records = read()
     written(ROOT / "README.md", summary(records))
-    rows = [*summary(records), *large_pages(records.get("kernels_large_pages")), *details(records)]
+    rows = [*summary(records), *other_memories(records), *details(records)]
     rows += [*gpu_details(records.get("gpu")), *conditions(records)]
     written(ROOT / "docs" / "kernels.md", rows)
 
