@@ -15,7 +15,7 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,10 +131,12 @@ def peak(way: str, backward: bool, shape: tuple[int, int, int]) -> int:
     return max(resident("VmHWM") - before - remaining, 1)
 
 
-def memory(shape: tuple[int, int, int], command: list[str]) -> list[dict[str, Any]]:
+def memory(
+    shape: tuple[int, int, int], command: list[str], pairs: Sequence[tuple[str, str, bool]]
+) -> list[dict[str, Any]]:
     known: dict[str, int] = {}
     lines = []
-    for ours, peer, backward in PAIRS:
+    for ours, peer, backward in pairs:
         for way in (ours, peer):
             key = json.dumps([way, backward])
             if key not in known:
@@ -180,7 +182,9 @@ def main() -> None:
         json.loads(subprocess.check_output(one)) for _ in range(options.processes if options.pairs else 0)
     ]
     found = table(runs) if runs else []
-    peaks = [] if options.blocks or not Path("/proc/self/clear_refs").exists() else memory(shape, command)
+    peaks = []
+    if not options.blocks and Path("/proc/self/clear_refs").exists():
+        peaks = memory(shape, command, PAIRS[:1] if options.small else PAIRS)
     about = conditions(options.threads) | {"block": linear.BLOCK, "part": linear.PART}
     print(f"rows, features, classes: {shape}; ratios ours / peer; {json.dumps(about)}")
     printed(found, peaks)

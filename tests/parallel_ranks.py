@@ -134,7 +134,7 @@ def run(rank: int, folder: str) -> None:
         init_method=f"file://{folder}/meeting",
         rank=rank,
         world_size=RANKS,
-        timeout=timedelta(seconds=300),
+        timeout=timedelta(minutes=20),
     )
     results = dict.fromkeys(CHECKS, "not run: a check before it failed")  # the processes may be out of step
     for name, check in CHECKS.items():

@@ -24,7 +24,7 @@ def run(rank: int, sizes: list[int], folder: str) -> None:
         init_method=f"file://{folder}/meeting",
         rank=rank,
         world_size=len(sizes),
-        timeout=timedelta(seconds=300),
+        timeout=timedelta(minutes=20),
     )
     here = Here(rank, sizes)
     results = dict.fromkeys(CHECKS, "not run: a check before it failed")  # the ranks may be out of step

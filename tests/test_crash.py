@@ -1,5 +1,6 @@
 """Killed at any step, a full disk, rot, several parents: nothing is lost, and nothing is run twice."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -28,11 +29,10 @@ def undisturbed(tmp_path_factory):
 def script(text, *arguments):
     """A fresh interpreter at work on this text, to be killed or waited for."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
-    head = "import os, signal, sys, time\nfrom study_cases import blobs, small_plan\n"
+    head = "import os, signal, sys\nfrom study_cases import blobs, small_plan\n"
     command = [sys.executable, "-c", head + text, *map(str, arguments)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen(command, **pipes, text=True, env=environment)
 
 
 def resumed(folder, undisturbed, monkeypatch, **options):
@@ -63,29 +63,34 @@ def killing(name, step):
         os.kill(os.getpid(), signal.SIGKILL)
     setattr(store.os if name == "replace" else store, name, patched)
 
-killing(*sys.argv[2:])
-run(small_plan(), blobs(), sys.argv[1], workers=1)
+for folder in sys.argv[1:]:  # forked, so that importing is paid for once
+    child = os.fork()
+    if child == 0:
+        killing(*os.path.basename(folder).split("-"))
+        run(small_plan(), blobs(), folder, workers=1)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
+STEPS = ("_write-before", "_write-half", "replace-before", "replace-after", "_sync-before")
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A study's folder by the call and the step at which the study was killed."""
+    folders = {step: tmp_path_factory.mktemp("killed") / step for step in STEPS}
+    with script(KILLED_WHILE_WRITING, *folders.values()) as parent:
+        said, errors = parent.communicate(timeout=600)
+    assert [int(line) for line in said.splitlines()] == [-signal.SIGKILL] * len(STEPS), errors
+    return folders
 
 
 @posix
-@pytest.mark.parametrize(
-    ("call", "step"),
-    [
-        ("_write", "before"),
-        ("_write", "half"),
-        ("replace", "before"),
-        ("replace", "after"),
-        ("_sync", "before"),
-    ],
-)
-def test_killed_at_any_step_of_writing_a_run(tmp_path, undisturbed, monkeypatch, call, step):
-    with script(KILLED_WHILE_WRITING, tmp_path, call, step) as parent:
-        assert parent.wait(timeout=120) == -signal.SIGKILL
-    kept, damaged = records(tmp_path)
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_at_any_step_of_writing_a_run(killed, undisturbed, monkeypatch, step):
+    kept, damaged = records(killed[step])
     assert not damaged, "a run appears whole or not at all"
     assert 0 < len(kept) < len(contents(undisturbed))
-    assert resumed(tmp_path, undisturbed, monkeypatch) == len(contents(undisturbed)) - len(kept)
+    assert resumed(killed[step], undisturbed, monkeypatch) == len(contents(undisturbed)) - len(kept)
 
 
 FULL_DISK = """
@@ -109,7 +114,7 @@ def test_a_disk_that_takes_no_more_is_said_and_the_study_goes_on_when_it_does(
 ):
     """A limit on file sizes stands for the full disk: a file is cut off in its middle."""
     with script(FULL_DISK, tmp_path) as parent:
-        said, errors = parent.communicate(timeout=120)
+        said, errors = parent.communicate(timeout=600)
     assert (errors, parent.returncode) == ("", 0)
     assert said.startswith(f"cannot write to {tmp_path}: ")
     assert said.count("\n") == 1
@@ -136,7 +141,7 @@ write = Store.write
 def slowly(self, record, arrays):
     write(self, record, arrays)
     print(record["id"], flush=True)
-    time.sleep(60)
+    sys.stdin.read()  # until its parent has seen enough
 Store.write = slowly
 sys.exit(main(sys.argv[1:]))
 """
@@ -156,36 +161,47 @@ STUDY = [
 ]
 
 
+@pytest.fixture(scope="module")
+def held(tmp_path_factory):
+    """Folders in which another process does a study, or a slice of one, and has done a run."""
+    folders = {first: tmp_path_factory.mktemp("held") for first in ("", "--shard=1/2")}
+    with contextlib.ExitStack() as stack:
+        holders = [
+            stack.enter_context(script(SLOW, "compare", *STUDY, f"--out={folder}", "--quiet", *first.split()))
+            for first, folder in folders.items()
+        ]
+        try:
+            assert all(holder.stdout.readline() for holder in holders)
+            yield folders
+        finally:
+            for holder in holders:
+                holder.kill()
+
+
 @posix
 @pytest.mark.parametrize(
     ("first", "second", "said"),
     [
-        ([], [], "another process is running a study in {}; wait for it, or choose another folder"),
+        ("", [], "another process is running a study in {}; wait for it, or choose another folder"),
         (
-            ["--shard=1/2"],
+            "--shard=1/2",
             ["--shard=1/2"],
             "another process is running slice 1/2 of the study in {}; wait for it",
         ),
-        (["--shard=1/2"], ["--shard=2/3"], "slices of 3 and of 2 would overlap; split all runs alike"),
-        (["--shard=1/2"], [], "another process is running slice 1/2 of the study in {}"),
-        ([], ["--shard=1/2"], "another process is running a study in {}"),
+        ("--shard=1/2", ["--shard=2/3"], "slices of 3 and of 2 would overlap; split all runs alike"),
+        ("--shard=1/2", [], "another process is running slice 1/2 of the study in {}"),
+        ("", ["--shard=1/2"], "another process is running a study in {}"),
     ],
 )
-def test_two_parents_on_the_same_runs(tmp_path, first, second, said):
-    command = ["compare", *STUDY, f"--out={tmp_path}", "--quiet"]
-    with script(SLOW, *command, *first) as holder:
-        try:
-            assert holder.stdout.readline()
-            with script(
-                "from infoloss.cli import main\nsys.exit(main(sys.argv[1:]))", *command, *second
-            ) as late:
-                out, errors = late.communicate(timeout=120)
-            assert (late.returncode, out) == (1, "")
-            assert said.format(tmp_path) in errors
-            assert errors.count("\n") == 1
-            assert len(records(tmp_path)[0]) == 1
-        finally:
-            holder.kill()
+def test_two_parents_on_the_same_runs(held, capsys, first, second, said):
+    from infoloss.cli import main
+
+    assert main(["compare", *STUDY, f"--out={held[first]}", "--quiet", *second]) == 1
+    out, errors = capsys.readouterr()
+    assert out == ""
+    assert said.format(held[first]) in errors
+    assert errors.count("\n") == 1
+    assert len(records(held[first])[0]) == 1
 
 
 SLICE = """
@@ -196,28 +212,40 @@ def counted(self, record, arrays):
     write(self, record, arrays)
     print(record["id"], flush=True)
 Store.write = counted
-run(small_plan(), blobs(), sys.argv[1], workers=1, shard=sys.argv[2])
+for _ in sys.stdin:
+    run(small_plan(), blobs(), sys.argv[1], workers=1, shard=sys.argv[2])
+    print("as far as it can be", flush=True)
 """
 
 
 class TestSlices:
     def test_four_parents_do_a_study_together(self, tmp_path, undisturbed):
         """Twice: the final runs need the tuning of all slices."""
-        ran = []
-        for _ in range(2):
-            parents = [script(SLICE, tmp_path, f"{index}/4") for index in (1, 2, 3, 4)]
-            for index, parent in enumerate(parents, start=1):
-                out, errors = parent.communicate(timeout=240)
-                assert (errors, parent.returncode) == ("", 0)
-                assert all(Slice(index, 4).holds(id) for id in out.split())
-                ran += out.split()
-        assert len(ran) == len(set(ran)), "no run was done twice"
-        assert set(ran) == set(contents(undisturbed))
+        with contextlib.ExitStack() as stack:
+            parents = [stack.enter_context(script(SLICE, tmp_path, f"{index}/4")) for index in (1, 2, 3, 4)]
+            ran = {index: [] for index in (1, 2, 3, 4)}
+            for _ in range(2):
+                for parent in parents:
+                    print("go on", file=parent.stdin, flush=True)
+                for index, parent in enumerate(parents, start=1):
+                    while (line := parent.stdout.readline().strip()) != "as far as it can be":
+                        assert line, parent.stderr.read()
+                        ran[index].append(line)
+            for parent in parents:
+                out, errors = parent.communicate(timeout=600)
+                assert (out, errors, parent.returncode) == ("", "", 0)
+        assert all(Slice(index, 4).holds(id) for index in ran for id in ran[index])
+        every = [id for ids in ran.values() for id in ids]
+        assert len(every) == len(set(every)), "no run was done twice"
+        assert set(every) == set(contents(undisturbed))
         assert contents(tmp_path) == contents(undisturbed)
 
     @posix
     def test_a_killed_slice_leaves_the_others_alone(self, tmp_path, undisturbed, monkeypatch):
-        with script(SLICE.replace("flush=True)", "flush=True); time.sleep(60)"), tmp_path, "1/2") as parent:
+        with script(
+            SLICE.replace('["id"], flush=True)', '["id"], flush=True); sys.stdin.read()'), tmp_path, "1/2"
+        ) as parent:
+            print("go on", file=parent.stdin, flush=True)
             id = parent.stdout.readline().strip()
             parent.kill()
         theirs = tmp_path / "runs" / f".tmp-{next(i for i in contents(undisturbed) if Slice(2, 2).holds(i))}"

@@ -23,7 +23,7 @@ def results() -> list[dict[str, str]]:
         for process in processes:
             process.start()
         for process in processes:
-            process.join(600)
+            process.join(1500)
             process.kill()
         files = [Path(folder, f"{rank}.json") for rank in range(RANKS)]
         missing = [rank for rank, file in enumerate(files) if not file.exists()]

@@ -24,7 +24,7 @@ def results(ranks: int) -> list[dict[str, str]]:
         for process in processes:
             process.start()
         for process in processes:
-            process.join(900)
+            process.join(1500)
             process.kill()
         files = [Path(folder, f"{rank}.json") for rank in range(ranks)]
         missing = [rank for rank, file in enumerate(files) if not file.exists()]
