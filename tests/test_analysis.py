@@ -96,6 +96,16 @@ def nll_of(wrong, n, sharpness=2.0):
     return partition - sharpness * (n - wrong) / n
 
 
+def test_the_first_run_of_a_worker_does_not_set_the_cost(tmp_path):
+    book = Book(tmp_path)
+    book.tuned("cross_entropy")
+    for seed, seconds, best in ((0, 60.0, 1), (1, 2.0, 1), (2, 3.0, 4)):
+        book.final("cross_entropy", seed, book.right(seed), seconds=seconds, best_epoch=best)
+    cost = analyse(book.folder).losses[0].cost
+    assert cost["seconds"] == 3.0
+    assert cost["best_epoch"] == 2.0, "the mean"
+
+
 def test_scores_and_differences_are_those_worked_out_by_hand(book):
     analysis, n = analyse(book.folder), len(book.target(0))
     base, squentropy, _ = analysis.losses

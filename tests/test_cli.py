@@ -883,10 +883,3 @@ def test_compare_from_python_is_the_studys() -> None:
     assert "compare" in dir(il)
     with pytest.raises(AttributeError, match="has no attribute 'entropi'"):
         _ = il.entropi
-
-
-def test_an_option_of_the_training_is_told_its_place() -> None:
-    with pytest.raises(
-        ValueError, match=r'epochs: unknown option; give training=\{"epochs": …\} \(known: name,'
-    ):
-        il.compare("wine", epochs=3)

@@ -365,7 +365,14 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
     assert list(tmp_path.iterdir()) == []
     assert main(["compare", "wine", "breast_cancer", *quick, "--quiet"]) == 0
     [folder] = tmp_path.glob("infoloss-2-data-sets-*")
-    assert f"Report: {folder.name}/report.html" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.startswith("\nTwo losses on 2 data sets\n")
+    assert "- untuned: no verdict on rank" in said
+    assert ", over data sets: undecided: focal." in said
+    assert f"Report: {folder.name}/report.html" in said
+    (tmp_path / "few.csv").write_text("a,class\n1,x\n2,y\n")
+    assert main(["compare", "wine", "few.csv", *quick]) == 2
+    assert "infoloss: few.csv: class: class 'x' has 1 row" in capsys.readouterr().err
     assert json.loads((folder / "collection.json").read_text())["command"].startswith("infoloss compare wine")
     assert (folder / "wine" / "report.html").exists()
     before = (folder / "datasets.csv").read_text()

@@ -19,6 +19,7 @@ from infoloss.study.inference import Cell, Paired, judge
 from infoloss.study.report import render
 from infoloss.study.report.forest import forest
 from infoloss.study.report.table import latex_text, markdown_code, markdown_text
+from infoloss.study.report.verdicts import verdict_table
 from infoloss.study.report.wording import GROUPS, MARKS, abbreviated, interval, number
 
 VOID = {"meta", "link", "wbr", "br", "img", "input", "hr"}
@@ -346,6 +347,7 @@ def test_latex_and_markdown_text():
     assert latex_text("50 % & a_b #1 ~ ^ {x} $y$ \\z") == (
         r"50 \% \& a\_b \#1 \textasciitilde{} \textasciicircum{} \{x\} \$y\$ \textbackslash{}z"
     )
+    assert latex_text("grid → trials") == r"grid $\to$ trials"
     assert latex_text("−0.5 ± λ") == r"$-$0.5 $\pm$ $\lambda$"
     assert markdown_text("a_b*c\n<d>") == r"a\_b\*c &lt;d&gt;"
     assert markdown_code("a|b") == r"`a\|b`"
@@ -619,3 +621,10 @@ def test_questions_are_grouped_under_the_words_of_the_design(full, tmp_path):
     page, _ = rendered(full, tmp_path)
     for words in GROUPS.values():
         assert words in page.words
+
+
+def test_a_single_verdict_is_adjusted_for_nothing(full):
+    alone = replace(full, verdicts=full.verdicts[:1])
+    assert "with the 95 % interval or, where equivalent, the 90 % interval" in verdict_table(alone).caption
+    two = replace(full, verdicts=full.verdicts[:2])
+    assert "with the interval adjusted for all 2 verdicts (Holm)" in verdict_table(two).caption

@@ -454,7 +454,7 @@ class TestCompare:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"epochs": 3}, r"compare: epochs: unknown option;"),
+            ({"epochs": 3}, r'compare: epochs: unknown option; give training=\{"epochs": …\} \(known: name,'),
             ({"collection": ["wine", "digits"]}, r"compare: collection: unknown option;"),
             ({"modle": "mlp"}, r'did you mean "model"\?'),
             ({"losses": ["focl"]}, r"compare: losses\[0\]: .*focal"),
@@ -471,6 +471,18 @@ class TestCompare:
             compare(blobs(), [0, 1])
         with pytest.raises(PlanError, match="y: your own training brings its data itself"):
             compare(lambda criterion, seed: None, [0, 1])
+
+
+def test_a_training_that_always_fails_is_told(tmp_path):
+    def train(criterion, seed):
+        raise LookupError("no such file")
+
+    found = compare(train, losses=["focal"], seeds=2, folder=tmp_path / "s")
+    assert (
+        "focal: no run was finished, so there is no verdict (seed 1: failed: LookupError: no such f"
+        in str(found.verdict)
+    )
+    assert "nothing to compare" not in str(found.verdict)
 
 
 def example(calls=None, draws=None):

@@ -43,7 +43,8 @@ class LossResult:
 
     ``tuning`` maps learning rates to mean validation metrics; ``scores`` have the keys of
     ``infoloss.evaluation.scores`` and an entry a seed; ``per_class_recall`` (C,) is a mean over seeds,
-    ``confusion`` (C, C) a sum, ``curve`` and ``cost`` are means; the reliabilities pool all test rows.
+    ``confusion`` (C, C) a sum, ``curve`` are means, ``cost`` medians and the mean best epoch; the
+    reliabilities pool all test rows.
     """
 
     label: str

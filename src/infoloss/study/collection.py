@@ -20,7 +20,7 @@ from infoloss.study.compare import Comparison, engine_of, run
 from infoloss.study.design import Design, default_losses, device, settled
 from infoloss.study.engines import Engine
 from infoloss.study.members import members, read_register, write_register
-from infoloss.study.plan import Loss, Plan
+from infoloss.study.plan import Data, Loss, Plan
 from infoloss.study.session import Progress, Report
 from infoloss.study.store import read_design
 
@@ -114,7 +114,16 @@ def compared(
 
 def datasets(plan: Plan) -> Iterable[Dataset]:
     """The data sets of a plan's collection, each loaded when its turn comes."""
-    return (member.dataset() for member in plan.collection or (plan.data,))
+    return map(_loaded, plan.collection or (plan.data,))
+
+
+def _loaded(member: Data) -> Dataset:
+    try:
+        return member.dataset()
+    except ValueError as error:
+        if str(error).startswith(member.source):
+            raise
+        raise ValueError(f"{member.source}: {error}") from error
 
 
 def collection_name(plan: Plan, sets: Iterable[Dataset]) -> str:

@@ -331,12 +331,13 @@ def _number(value: float | None) -> float:
 
 
 def _cost(runs: Sequence[Record]) -> dict[str, float]:
-    means = {}
+    """Medians, since the first run of a worker also compiles, often for longer than it trains; one mean."""
+    found = {}
     for key in (*COSTS, "best_epoch"):
         values = [run[key] for run in runs if run[key] is not None]
         if values:
-            means[key] = float(np.mean(values))
-    return means
+            found[key] = float(np.median(values) if key in COSTS else np.mean(values))
+    return found
 
 
 def _references(findings: Findings) -> tuple[Reference, ...]:

@@ -245,7 +245,7 @@ class Session:
         (since, before), worked = self._worked()
         ahead = total - done - (worked - self.trained)
         each = (self.last_told - since) / (worked - before) if worked - before >= LEAST_WORKED else None
-        left = 0.0 if ahead == 0 else None if each is None else each * ahead
+        left = 0.0 if worked and not ahead else None if each is None else each * ahead
         self.progress(Progress(done, total, left, stage, run, self.failed, under_way=under_way))
 
     def _worked(self) -> tuple[tuple[float, float], float]:

@@ -53,7 +53,8 @@ class VerdictTable:
     def __str__(self) -> str:
         title = self._analysis.title
         if not self._analysis.verdicts:
-            return f"{title}\n(no verdict: there is nothing to compare {self._analysis.baseline} with)"
+            why = f"(no verdict: there is nothing to compare {self._analysis.baseline} with)"
+            return "\n".join([title, *(self._analysis.headline or (why,))])
         rows = self.rows
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         lines = [

@@ -148,7 +148,7 @@ _COSTS = {
 
 
 def cost(analysis: Analysis) -> Table | None:
-    """What a run takes, mean over seeds; None where nothing was timed."""
+    """What a run takes; None where nothing was timed."""
     keys = [key for key in _COSTS if any(key in loss.cost for loss in analysis.losses)]
     if not keys:
         return None
@@ -162,7 +162,9 @@ def cost(analysis: Analysis) -> Table | None:
         for loss in analysis.losses
     )
     columns = (Column("loss", numeric=False), Column("n"), *(Column(_COSTS[key]) for key in keys))
-    caption = "Cost of the final runs, means over n seeds; in brackets, times the baseline."
+    caption = (
+        "Cost of the final runs: medians over n seeds, best epochs means; in brackets, times the baseline."
+    )
     if "peak_memory_mib" in keys:
         caption += (
             " Peak memory is what was allocated on the device; on a CPU it is that of the whole worker "

@@ -50,11 +50,14 @@ def verdict_table(analysis: Analysis) -> Table:
             rows.append((loss_name(loss), *(_level(loss, key) for _, key in asked)))
         else:
             rows.append((loss_name(loss), *(_verdict(cell) for cell in cells)))
-    level = equivalence_level(alpha_of(analysis))
+    judged, alpha = len(analysis.verdicts), alpha_of(analysis)
+    interval = f"interval adjusted for all {judged} verdicts (Holm)"
+    if judged == 1:
+        interval = f"{100 * (1 - alpha):.4g} % interval"
     caption = (
-        f"Difference from {analysis.baseline}, paired by seed, with the interval adjusted for all "
-        f"{len(analysis.verdicts)} verdicts (Holm) or, where equivalent, the {level} interval that lies "
-        f"within the margin; {seed_count([v.seeds for v in analysis.verdicts])}."
+        f"Difference from {analysis.baseline}, paired by seed, with the {interval} or, where equivalent, the "
+        f"{equivalence_level(alpha)} interval that lies within the margin; "
+        f"{seed_count([v.seeds for v in analysis.verdicts])}."
     )
     return Table("verdicts", caption, tuple(columns), (Body(tuple(rows)),), layout="cards")
 
