@@ -471,6 +471,8 @@ class TestCompare:
             compare(blobs(), [0, 1])
         with pytest.raises(PlanError, match="y: your own training brings its data itself"):
             compare(lambda criterion, seed: None, [0, 1])
+        with pytest.raises(PlanError, match=r"model, training\.epochs: your own training decides"):
+            compare(lambda criterion, seed: None, model="mlp", training={"epochs": 3})
 
 
 def test_a_training_that_always_fails_is_told(tmp_path):

@@ -145,6 +145,13 @@ def compare(
         if y is not None or arrays:
             extra = "y" if y is not None else next(iter(arrays))
             raise PlanError([f"compare: {extra}: your own training brings its data itself; leave it out"])
+        settings = sorted(plan.training.model_fields_set - {"learning_rate"})
+        own = [
+            *sorted({"model", "device"} & plan.model_fields_set),
+            *(f"training.{name}" for name in settings),
+        ]
+        if own:
+            raise PlanError([f"compare: {', '.join(own)}: your own training decides that; leave it out"])
         if not isinstance(workers, int | None):
             raise PlanError(["compare: workers: your own training runs in this process: no engine"])
         return _of_function(X_or_train, plan, folder, progress, shard)
