@@ -25,7 +25,7 @@ from triton.backends.compiler import GPUTarget
 
 from infoloss import kernels
 from infoloss.direct.plan import make_plan
-from infoloss.kernels import device, fused, gpu, gpu_programs
+from infoloss.kernels import device, fused, gpu
 from infoloss.kernels.inputs import Inputs, overwritable
 
 ROOT = Path(__file__).parent.parent
@@ -142,8 +142,8 @@ def test_compiles(
 def test_the_interpreter_of_programs_compiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(triton.runtime.driver, "_active", Hopper())
-    kernel = Compiled(gpu_programs.values)
-    monkeypatch.setattr(gpu_programs, "values", kernel)
+    kernel = Compiled(gpu.values)
+    monkeypatch.setattr(gpu, "values", kernel)
     plan = make_plan(il.parse("focal"), False)
     assert plan is not None
     y = torch.zeros(300, dtype=torch.int64)

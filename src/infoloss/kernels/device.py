@@ -17,7 +17,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from infoloss.kernels import gpu, gpu_programs
+from infoloss.kernels import gpu
 from infoloss.kernels.inputs import ORDER, Inputs
 from infoloss.kernels.program import Program
 
@@ -224,7 +224,7 @@ def values(
     slopes = torch.zeros_like(packed)
     if n:
         with _on(z.device):
-            gpu_programs.values[(programs,)](
+            gpu.values[(programs,)](
                 instructions=instructions,
                 number=number,
                 parameters=torch.cat(given) if given else None,

@@ -55,18 +55,8 @@ def _reduce(
 
 
 @_reduce.register_fake
-def _(
-    z: Tensor,
-    scale: Optional,
-    target: Optional,
-    kept: Optional,
-    shift: Optional,
-    floor: float,
-    tau: float,
-    cap: float,
-    names: str,
-    kernel: str,
-) -> tuple[Tensor, Tensor]:
+def _(z: Tensor, *given: Any) -> tuple[Tensor, Tensor]:
+    *_, names, _ = given
     wanted, rows = names.split(","), z.shape[0] * z.shape[2]
     packed = z.new_empty((len(wanted), rows), dtype=torch.float64)
     return packed, z.new_empty(rows if "peak" in wanted else 0, dtype=torch.int64)
@@ -96,21 +86,8 @@ def _spread(
 
 
 @_spread.register_fake
-def _(
-    z: Tensor,
-    scale: Optional,
-    target: Optional,
-    kept: Optional,
-    shift: Optional,
-    packed: Tensor,
-    peaks: Tensor,
-    slope: Tensor,
-    floor: float,
-    tau: float,
-    cap: float,
-    names: str,
-    kernel: str,
-) -> tuple[Tensor, Tensor]:
+def _(z: Tensor, scale: Optional, *given: Any) -> tuple[Tensor, Tensor]:
+    _, _, _, packed, *_ = given
     return torch.empty_like(z), packed.new_empty(packed.shape[1] if scale is not None else 0)
 
 
