@@ -1,6 +1,6 @@
 """The sizes at which the CPU kernel changes its ways: what its constants were set by.
 
-    python -m benchmarks.thresholds [--rounds 15]
+    python -m benchmarks.thresholds [--rounds 15] [--out FILE.json]
 
 Ratios of times of one way over another, forward and backward, median [quartiles], in one process. Below 1 the
 first way is faster: its side of the constant should be where that is so.
@@ -8,7 +8,6 @@ first way is faster: its side of the constant should be where that is so.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from functools import partial
 from unittest.mock import patch
@@ -18,11 +17,13 @@ import torch
 from torch import Tensor
 
 import infoloss as il
-from benchmarks.kernels import Run, ratios
+from benchmarks import record
+from benchmarks.kernels import Run, conditions, ratios
 from infoloss import kernels
 from infoloss.kernels import host, threads
 
 LOSS = il.min_ent()
+THREADS = 2
 
 
 def problem(rows: int, classes: int) -> tuple[Tensor, Tensor]:
@@ -71,15 +72,18 @@ def lines() -> Iterator[tuple[str, tuple[Run, Run]]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = record.parser(__doc__, "one round")
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(THREADS)
     torch.manual_seed(0)
+    found = []
     for what, (first, second) in lines():
-        values = ratios(("", second, {"first": first}), options.rounds, repeat=5)["first"]
-        low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+        values = ratios(("", second, {"first": first}), 1 if options.small else options.rounds, repeat=5)
+        low, middle, high = np.quantile(values["first"], [0.25, 0.5, 0.75])
         print(f"{what:<72} {middle:.2f} [{low:.2f}, {high:.2f}]", flush=True)
+        found.append({"ways": what, "lower": low, "median": middle, "upper": high, "n": len(values["first"])})
+    record.write(options.out, {"conditions": conditions(THREADS), "table": found})
 
 
 if __name__ == "__main__":
