@@ -49,7 +49,7 @@ __all__ = ["BLOCK", "gradient", "moments"]
 
 BLOCK = 2048
 STRETCH = 256
-"""Elements that are computed while as many others come from memory; shorter rows gain nothing by it."""
+"""Elements that are computed while as many others come from memory."""
 CHUNKS = 64
 """Pieces of work that threads share: more than one a thread, so that none waits long for another."""
 
@@ -455,7 +455,7 @@ def _moments_of_block(
             if turn == 1:
                 continue
             if exps:
-                ahead = 0 if in_block or n < STRETCH else count * n
+                ahead = 0 if in_block else count * n
                 for t in range(count):
                     at = _place(block, t, b, n, in_block)
                     _exps_of_row(x, at, n, about[t], block.e, np.uint64(t * n), ahead)
