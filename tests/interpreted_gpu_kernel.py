@@ -148,7 +148,6 @@ def test_plain_calls_again_batched_and_differentiated_twice() -> None:
 
 
 @pytest.mark.parametrize("exponent", [-1.0, 2.5, 3.0, 4.0])
-@pytest.mark.filterwarnings("ignore:invalid value encountered in log")  # NumPy's, of what is not used
 def test_powers_of_negative_numbers(exponent: float) -> None:
     z = torch.tensor(problems.rows(1, 5, 4))
     y = torch.cat([z[:3].argmin(1), z[3:].argmax(1)])
