@@ -349,7 +349,7 @@ def test_a_forward_pass_keeps_a_few_numbers_a_row(works: list[Work]) -> None:
     with il.kernels.use("cpu"):
         value = EVERY(z, torch.zeros(997, dtype=torch.int64))
     (work,) = works
-    kept = [work.packed, work.value, work.slopes, *(a for _, given, _ in work.passes for a in given)]
+    kept = [work.packed, work.value, work.slopes, *(a for _, (_, arrays), _ in work.passes for a in arrays)]
     own = [a for a in kept if isinstance(a, np.ndarray) and a.size and a.ctypes.data != z.data_ptr()]
     assert sum(a.nbytes for a in own) < z.numel() * 4 / 4
     value.backward()

@@ -54,14 +54,14 @@ class Work:
         self.small: Tensor | None = None  # the gradient, if it has been computed already
         if differentiable and plan.alone and layout[0] * layout[1] <= SMALL and call.reduction != "none":
             constant = plan.passes[0].constant.get(alike) or _constants(plan.passes[0], z, call)
-            self._step((memory, layout, label, call.ignored, *constant), torch.empty_like(z))
+            self._step((layout, (memory, label, call.ignored, *constant)), torch.empty_like(z))
             return
         self.packed = np.empty((plan.moments, layout[0]))
         self.passes: list[tuple[slice, Any, Any]] = []
         for one in plan.passes:
             own = host.whole(layout) if one.views else layout
             constant = one.constant.get(alike) or _constants(one, z, call)
-            given = (memory, own, label, call.ignored, *constant)
+            given = (own, (memory, label, call.ignored, *constant))
             peaks, wrong = None, 0
             if one.label_only:
                 host.read_labels(given, self.packed[one.rows])
@@ -121,7 +121,7 @@ class Work:
             factor = float(slope) / self.divisor if self.divisor else 0.0
         z = class_planes(logits.detach())
         *others, last = (one for one in self.passes if one[-1] is not None)
-        over = self.call.overwrite and not last[1][self.host.TAU]
+        over = self.call.overwrite and not last[1][1][self.host.TAU]  # for a norm they are read again
         whole: Any = None
         for rows, given, peaks in (*others, last):
             g = overwritten(z) if over and given is last[1] else unwritten(z)
@@ -162,7 +162,7 @@ def _constants(one: Pass, z: Tensor, call: Call) -> tuple[Any, ...]:
     inputs = Inputs(planes, None, None, None, None, one.floor, one.names)
     inputs = fused.seen_through("cpu", inputs, one.views, call.coefficients)
     host = call.plan.host
-    found: tuple[Any, ...] = host.arrays(inputs)[host.CONSTANT :]
+    found: tuple[Any, ...] = host.arrays(inputs)[1][host.CONSTANT :]
     if inputs.scale is None:
         one.constant[z.dtype, planes.shape[1]] = found
     return found

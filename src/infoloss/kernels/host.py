@@ -41,12 +41,14 @@ HALF = 1 << 20
 NEVER = -(2**63)
 
 
-Arrays = tuple[Any, ...]
-"""What the compiled functions read: the logits' memory and layout, labels and the one that is ignored, and
+Layout = tuple[int, ...]
+"""Rows, classes, inner, the strides of B, C and S, parts."""
+Arrays = tuple[Layout, tuple[Any, ...]]
+"""What the compiled functions read: the layout of the logits; their memory, labels, which one is ignored, and
 then what is often the same in many calls: soft target, score, kept, shift, scale, tau, cap, floor, where.
 Absent arrays are empty."""
-LAYOUT, LABEL, IGNORED, KEPT, TAU, WHERE = 1, 2, 3, 6, 9, 12
-CONSTANT = 4
+LABEL, IGNORED, KEPT, TAU = 1, 2, 5, 8
+CONSTANT = 3
 NO_LABELS = np.empty(0, np.int64)
 NO_NUMBERS = np.empty(0, np.float64)
 
@@ -77,9 +79,8 @@ def arrays(inputs: Inputs) -> Arrays:
         soft = inputs.soft.detach().contiguous().numpy()
         if "label_log_exp" in inputs.names:
             score = inputs.soft.detach().clamp(min=inputs.floor).log().contiguous().numpy()
-    return (
+    return layout, (
         memory_of_z,
-        layout,
         NO_LABELS if inputs.label is None else inputs.label.contiguous().numpy(),
         NEVER if inputs.ignored is None else inputs.ignored,
         soft,
@@ -94,8 +95,8 @@ def arrays(inputs: Inputs) -> Arrays:
     )
 
 
-def memory(z: Tensor) -> tuple[NDArray[Any], tuple[int, ...]]:
-    """The memory that holds z (B, C, S), and how: rows, classes, inner, strides of B, C and S, parts.
+def memory(z: Tensor) -> tuple[NDArray[Any], Layout]:
+    """The memory that holds z (B, C, S), and how.
 
     z is detached, and may be (N, C).
     """
@@ -119,7 +120,7 @@ def _flat(z: Tensor) -> NDArray[Any]:
     return z.as_strided((extent,), (1,)).numpy()
 
 
-def whole(layout: tuple[int, ...]) -> tuple[int, ...]:
+def whole(layout: Layout) -> Layout:
     """The layout with rows in one part."""
     return (*layout[:-1], 1)
 
@@ -132,9 +133,9 @@ def _parts(rows: int, classes: int, by_class: int) -> int:
 
 
 def _run(name: str, given: Arrays, *more: Any) -> Any:
-    layout = given[LAYOUT]
+    layout, arrays = given
     function = NAMES[name, layout[4] == 1 and layout[1] >= NARROW]
-    return FUNCTIONS[function, parallel(layout[0] * layout[1])](*given, *more)
+    return FUNCTIONS[function, parallel(layout[0] * layout[1])](layout, arrays, *more)
 
 
 NAMES = {
@@ -152,7 +153,7 @@ def read(given: Arrays, names: tuple[str, ...], out: NDArray[np.float64]) -> tup
         Each row's class of the maximum (empty unless "peak" is needed), and N − n for the first row n whose
         label is out of range, or 0.
     """
-    rows, parts = given[LAYOUT][0], given[LAYOUT][6]
+    (rows, *_, parts), _ = given
     peaks = np.empty(parts * rows if "peak" in names else 0, np.int64)
     if parts == 1:
         return peaks, _run("moments", given, out, peaks)
@@ -171,13 +172,13 @@ def _merge(
     peaks: NDArray[np.int64],
     out: NDArray[np.float64],
 ) -> NDArray[np.int64]:
-    rows, classes, parts = (given[LAYOUT][i] for i in (0, 1, 6))
+    (rows, classes, *_, parts), arrays = given
     blocks = []
     for part in range(parts):
         m = dict(zip(names, torch.from_numpy(found[:, part * rows : (part + 1) * rows]), strict=True))
         first, stop = classes * part // parts, classes * (part + 1) // parts
         if "label_logit" in m:
-            label = torch.from_numpy(given[LABEL])
+            label = torch.from_numpy(arrays[LABEL])
             m["label_sum"] = ((label >= first) & (label < stop)).to(torch.float64)
         blocks.append(m)
     whole = merged(blocks)
@@ -207,19 +208,17 @@ def spread(
 
 def read_labels(given: Arrays, out: NDArray[np.float64]) -> None:
     """Write the moments that need the label's logit alone into ``out`` (K, N); the labels are in range."""
-    z, layout, label, ignored = given[:CONSTANT]
-    FUNCTIONS["labels.moments", parallel(layout[0])](
-        z, layout, label, ignored, given[KEPT], given[WHERE], out
-    )
+    layout, arrays = given
+    FUNCTIONS["labels.moments", parallel(layout[0])](layout, arrays, out)
 
 
 def add_label_gradient(
     given: Arrays, packed: NDArray[np.float64], slopes: NDArray[np.float64], factor: float, g: Tensor
 ) -> None:
     """Add the gradient of :func:`read_labels` to g (B, C, S)."""
-    _, layout, label, ignored = given[:CONSTANT]
+    layout, arrays = given
     run = FUNCTIONS["labels.add_gradient", parallel(layout[0])]
-    run(layout, label, ignored, given[KEPT], given[WHERE], packed, slopes, factor, *memory(g))
+    run(layout, arrays, packed, slopes, factor, *memory(g))
 
 
 def values(
@@ -242,19 +241,10 @@ def values(
     """
     value = np.empty(packed.shape[1] if by_row else 0)
     run = FUNCTIONS["values", parallel(packed.size)]
-    total, number, empty = run(
-        program.instructions,
-        program.number,
-        parameters,
-        packed,
-        spared,
-        given[LABEL],
-        label_row,
-        given[IGNORED],
-        given[KEPT],
-        value,
-        slopes,
-    )
+    _, arrays = given
+    labels = (arrays[LABEL], arrays[IGNORED], arrays[KEPT], label_row)
+    whole_program = (program.instructions, program.number, parameters)
+    total, number, empty = run(whole_program, packed, spared, labels, value, slopes)
     return value, total, number, empty
 
 
@@ -277,10 +267,10 @@ def step(
         Σ value, how many rows count, and a number other than 0 where a label is out of range or a row that
         counts is wholly masked.
     """
-    layout = given[LAYOUT]
+    layout, arrays = given
     run = STEPS["rows" if layout[4] == 1 and layout[1] >= NARROW else "tiles"]
-    about = (sizes, spared, program.instructions, program.number, parameters, divisor)
-    return run(*given, *about, *memory(g))  # type: ignore[no-any-return]
+    whole_program = (program.instructions, program.number, parameters)
+    return run(layout, arrays, sizes, whole_program, spared, divisor, *memory(g))  # type: ignore[no-any-return]
 
 
 def moments(inputs: Inputs) -> tuple[Tensor, Tensor | None]:

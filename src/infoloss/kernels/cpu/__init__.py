@@ -1,8 +1,8 @@
 """The CPU kernel: moments of rows, values of terms, and gradients over the columns, compiled with Numba.
 
-Functions shared by every loss, each in a serial and a parallel variant: ``rows`` and ``tiles`` read logits
-in the two ways that vectorise, ``labels`` reads no more than the label's own, ``values`` computes terms
-from the moments.
+Functions shared by every loss, each in a serial and a parallel variant: ``rows`` (with the loops of
+``stretch``) and ``tiles`` read logits in the two ways that vectorise, ``labels`` reads no more than the
+label's own, ``values`` computes terms from the moments. ``steps`` does all of it for a small batch.
 """
 
 from __future__ import annotations

@@ -43,8 +43,9 @@ def label_element(x, m, a, c0, c1, c2, d, k, by_label, by_square, by_exp, own):
         own[t] = 0.0 if x[t] == gone_at else value
 
 
-def moments(z, layout, label, ignored, kept, where, out):
+def moments(layout, given, out):
     """The moments about 0 of rows whose labels are in range; arguments as in ``rows.moments``."""
+    z, label, ignored, _, _, kept, _, _, _, _, _, where = given
     for n in prange(layout[0]):
         z_y = 0.0
         if counts(n, label, ignored, kept):
@@ -54,8 +55,9 @@ def moments(z, layout, label, ignored, kept, where, out):
         put(out, where, n, LABEL_SQUARE, 0.0 if z_y == -np.inf else z_y * z_y)
 
 
-def add_gradient(layout, label, ignored, kept, where, packed, slopes, factor, g, g_layout):
+def add_gradient(layout, given, packed, slopes, factor, g, g_layout):
     """Add the labels' gradients to g; arguments as in ``rows.gradient``."""
+    _, label, ignored, _, _, kept, _, _, _, _, _, where = given
     for n in prange(layout[0]):
         z_y = packed[where[LABEL], n]
         if counts(n, label, ignored, kept) and z_y > -np.inf:

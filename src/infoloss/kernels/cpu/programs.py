@@ -150,30 +150,16 @@ def _backward(code, a, b, x, g, ga, gb):
 
 
 @unmanaged()
-def _values_of_rows(
-    start,
-    x,
-    g,
-    nothing,
-    instructions,
-    number,
-    parameters,
-    moments,
-    spared,
-    label,
-    label_row,
-    ignored,
-    kept,
-    value,
-    slopes,
-):
+def _values_of_rows(start, x, g, nothing, program, moments, spared, labels, value, slopes):
     """The rows from ``start`` on that x has place for; their part of what :func:`values` returns.
 
     Args:
         x, g: (instructions, rows) for the values, and zeros for the derivatives.
         nothing: (rows,) False, for the rows without a derivative.
-        instructions … slopes: as for :func:`values`.
+        program … slopes: as for :func:`values`.
     """
+    instructions, number, parameters = program
+    label, ignored, kept, label_row = labels
     code, left, right, active = instructions[0], instructions[1], instructions[2], instructions[3]
     rows, (steps, width) = moments.shape[1], x.shape
     for i in range(steps):
@@ -220,23 +206,23 @@ def _values_of_rows(
     return total, counted, empty
 
 
-def values(instructions, number, parameters, moments, spared, label, label_row, ignored, kept, value, slopes):
+def values(program, moments, spared, labels, value, slopes):
     """The value of each row, and its derivatives in the moments.
 
     Args:
-        instructions, number: the program; the last instruction is the value.
-        parameters: (P,).
+        program: its instructions, the last of which is the value; their numbers; its parameters (P,).
         moments: (K, N) as the kernel packed them; the first is −inf where every class of the row is masked.
         spared: (K,) moments in which no derivative is asked for.
-        label: (N,) or empty; a row labelled ``ignored`` has value 0, and so has one that is not ``kept``.
-        label_row: which of the moments is −inf where the label is masked, or −1; the value is then inf.
+        labels: (N,) or empty; the ignored one, whose rows have value 0; which rows are kept, (N,) or empty:
+            the others have value 0 too; which of the moments is −inf where the label is masked, or −1: the
+            value is then inf.
         value: (N,) to be written, or empty.
         slopes: (K, N) to be written but for the rows spared; it may be ``moments``.
 
     Returns:
         Σ value, the number of rows that count, and N − n for the first of them that is wholly masked, or 0.
     """
-    rows, steps = moments.shape[1], len(number)
+    rows, steps = moments.shape[1], len(program[1])
     chunks = (rows + ROWS - 1) // ROWS
     totals, numbers = np.zeros(chunks), np.zeros(chunks, np.int64)
     empty = 0
@@ -248,15 +234,10 @@ def values(instructions, number, parameters, moments, spared, label, label_row, 
             np.empty((steps, width)),
             np.zeros((steps, width)),
             np.zeros(width, np.bool_),
-            instructions,
-            number,
-            parameters,
+            program,
             moments,
             spared,
-            label,
-            label_row,
-            ignored,
-            kept,
+            labels,
             value,
             slopes,
         )

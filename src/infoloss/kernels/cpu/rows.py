@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import prange
 
-from infoloss.kernels.cpu.arithmetic import REORDERED, capped, exp, fetch, inlined, lowest, maximum, unmanaged
+from infoloss.kernels.cpu import stretch
+from infoloss.kernels.cpu.arithmetic import capped, inlined, maximum, unmanaged
 from infoloss.kernels.cpu.labels import label_element, label_sums
 from infoloss.kernels.cpu.layout import (
     CENTRE,
@@ -48,217 +49,8 @@ from infoloss.kernels.cpu.layout import (
 __all__ = ["BLOCK", "gradient", "moments"]
 
 BLOCK = 2048
-STRETCH = 256
-"""Elements that are computed while as many others come from memory."""
 CHUNKS = 64
 """Pieces of work that threads share: more than one a thread, so that none waits long for another."""
-
-
-# -- blocks of n elements of x from a place on: loops that vectorise --------------------------------
-# Places are unsigned: a signed one might count from the end, and no such loop vectorises.
-
-
-@unmanaged(fastmath=REORDERED)
-def _exps(x, at, n, m, e, to):
-    """e_j = e^u."""
-    zero = x.dtype.type(0)
-    low = lowest(zero)
-    for j in range(np.uint64(n)):
-        u = x[at + j] - m
-        v = low if u < low else u
-        e[to + j] = zero if u < low else exp(v)
-
-
-@unmanaged()
-def _exps_of_row(x, at, n, m, e, to, ahead):
-    """:func:`_exps`, while the elements that lie so far ahead, if they do, come from memory."""
-    if ahead == 0:
-        _exps(x, at, n, m, e, to)
-        return
-    for j in range(0, n, STRETCH):
-        here, part = np.uint64(j), min(STRETCH, n - j)
-        fetch(x, at + here + np.uint64(ahead), part)
-        _exps(x, at + here, part, m, e, to + here)
-
-
-# in loops of their own, since a loop with float64 in it takes shorter vectors
-
-
-@unmanaged(fastmath=REORDERED)
-def _sum(e, at, n):
-    s = 0.0  # beside the largest element, 1, the others would be rounded away in float32
-    for j in range(np.uint64(n)):
-        s += np.float64(e[at + j])
-    return s
-
-
-@unmanaged(fastmath=REORDERED)
-def _sum_of_products(x, at, n, m, e, to):
-    """Σ u e^u."""
-    s = 0.0
-    low = lowest(x.dtype.type(0))
-    for j in range(np.uint64(n)):
-        u = x[at + j] - m
-        v = low if u < low else u
-        s += np.float64(v * e[to + j])
-    return s
-
-
-@unmanaged(fastmath=REORDERED)
-def _sum_of_squares(e, at, n):
-    """Σ e^2u."""
-    s = 0.0
-    for j in range(np.uint64(n)):
-        s += np.float64(e[at + j] * e[at + j])
-    return s
-
-
-@unmanaged(fastmath=REORDERED)
-def _power_sums(x, at, n, a):
-    """Σ z, Σ z² with z = a + x, and the number of masked classes."""
-    s = q = 0.0
-    masked = 0
-    gone_at = x.dtype.type(-np.inf)
-    for j in range(np.uint64(n)):
-        gone = x[at + j] == gone_at
-        z = 0.0 if gone else a + np.float64(x[at + j])
-        s += z
-        q += z * z
-        masked += gone
-    return s, q, masked
-
-
-@unmanaged(fastmath=REORDERED)
-def _soft_sums(x, at, n, soft, score, row, b, a, m):
-    """Σ t u, Σ t z², Σ t e^u, Σ score e^u over the unmasked classes, and whether t wants a masked one."""
-    l1 = l2 = l3 = l4 = 0.0
-    wanted = False
-    low = lowest(x.dtype.type(0))
-    for j in range(n):
-        x_j = x[at + np.uint64(j)]
-        u = x_j - m
-        e = np.float64(0) if u < low else np.float64(exp(low if u < low else u))
-        if x_j == -np.inf:
-            wanted |= soft[row, b + j] != 0
-        else:
-            z = a + np.float64(x_j)
-            l1 += soft[row, b + j] * np.float64(u)
-            l2 += soft[row, b + j] * z * z
-            l3 += soft[row, b + j] * e
-        if score.shape[0]:
-            l4 += score[row, b + j] * e
-    return l1, l2, l3, l4, wanted
-
-
-@unmanaged(fastmath=REORDERED)
-def _elements(x, at, n, a, m, c0, c1, c2, d, k, g, to):
-    """g_j = e (c0 + c1 u + c2 e) + d + k z, 0 where masked."""
-    zero = x.dtype.type(0)
-    low = lowest(zero)
-    gone_at = x.dtype.type(-np.inf)
-    for j in range(np.uint64(n)):
-        u = x[at + j] - m
-        v = low if u < low else u
-        e = zero if u < low else exp(v)
-        value = e * (c0 + c1 * v + c2 * e) + d + k * (a + x[at + j])
-        g[to + j] = zero if x[at + j] == gone_at else value
-
-
-@unmanaged(fastmath=REORDERED)
-def _exp_elements(x, at, n, m, c0, g, to):
-    """g_j = c0 e, all that most losses need."""
-    zero = x.dtype.type(0)
-    low = lowest(zero)
-    for j in range(np.uint64(n)):
-        u = x[at + j] - m
-        e = exp(low if u < low else u)
-        g[to + j] = zero if u < low else c0 * e
-
-
-@unmanaged()
-def _add_soft(x, at, n, soft, score, row, b, a, m, by_label, by_square, by_exp, by_score, g, to):
-    """Add the soft target's share of the gradient; what of it goes through the centre."""
-    anchor = 0.0
-    low = lowest(x.dtype.type(0))
-    for j in range(n):
-        x_j = x[at + np.uint64(j)]
-        if x_j > -np.inf:
-            u = x_j - m
-            e = np.float64(0) if u < low else np.float64(exp(low if u < low else u))
-            t = soft[row, b + j]
-            square = by_square * (a + np.float64(x_j))
-            pull = t * (by_label + square + by_exp * e)
-            anchor += t * square
-            if score.shape[0]:
-                pull += by_score * score[row, b + j] * e
-            g[to + np.uint64(j)] += x.dtype.type(pull)
-    return anchor
-
-
-@unmanaged(fastmath=REORDERED)
-def _kappa(z, at, n, cap, x, to):
-    """x_j = κ(z_j), z_j where there is no cap."""
-    if cap == 0:
-        for j in range(np.uint64(n)):
-            x[to + j] = z[at + j]
-    else:
-        for j in range(np.uint64(n)):
-            x[to + j] = capped(z[at + j], cap)
-
-
-@unmanaged(fastmath=REORDERED)
-def _through_cap(x, at, n, cap, g, to):
-    """g_j times κ'(z_j) = 1 − (κ(z_j) / κ_max)²."""
-    zero = x.dtype.type(0)
-    one = x.dtype.type(1)
-    gone_at = x.dtype.type(-np.inf)
-    for j in range(np.uint64(n)):
-        r = x[at + j] / cap
-        g[to + j] = zero if x[at + j] == gone_at else g[to + j] * (one - r * r)
-
-
-@unmanaged(fastmath=REORDERED)
-def _view(x, at, n, s, c, shift, b, v, to):
-    """v_j = s (x_j − c) + shift_j."""
-    gone_at = x.dtype.type(-np.inf)
-    if len(shift):
-        first = np.uint64(b)
-        for j in range(np.uint64(n)):
-            value = s * (x[at + j] - c) + shift[first + j]
-            v[to + j] = gone_at if x[at + j] == gone_at else value
-    else:
-        for j in range(np.uint64(n)):
-            value = s * (x[at + j] - c)
-            v[to + j] = gone_at if x[at + j] == gone_at else value
-
-
-@unmanaged(fastmath=REORDERED)
-def _on_scale(x, at, n, c, g, to):
-    """Σ g_j (x_j − c)."""
-    total = 0.0
-    gone_at = x.dtype.type(-np.inf)
-    for j in range(np.uint64(n)):
-        centred = np.float64(0) if x[at + j] == gone_at else np.float64(x[at + j]) - np.float64(c)
-        total += np.float64(g[to + j]) * centred
-    return total
-
-
-@unmanaged(fastmath=REORDERED)
-def _unscale(x, at, n, s, factor, g, to):
-    """s g_j + factor·x_j where the class is not masked."""
-    zero = x.dtype.type(0)
-    gone_at = x.dtype.type(-np.inf)
-    for j in range(np.uint64(n)):
-        g[to + j] = s * g[to + j] + (zero if x[at + j] == gone_at else factor * x[at + j])
-
-
-@unmanaged()
-def _first(x, at, n, value):
-    """The first place of a value that is there."""
-    first = np.int32(n)
-    for j in range(np.uint64(n)):
-        first = min(first, np.int32(j) if x[at + j] == value else np.int32(n))
-    return np.int64(first)
 
 
 @unmanaged()
@@ -278,10 +70,10 @@ def _row_scale(z, at, classes, tau, cap, buffer):
         n = min(BLOCK, classes - b)
         here = at + np.uint64(b)
         if cap == 0:
-            squares += _power_sums(z, here, n, 0.0)[1]
+            squares += stretch.power_sums(z, here, n, 0.0)[1]
         else:
-            _kappa(z, here, n, cap, buffer, np.uint64(0))
-            squares += _power_sums(buffer, np.uint64(0), n, 0.0)[1]
+            stretch.kappa(z, here, n, cap, buffer, np.uint64(0))
+            squares += stretch.power_sums(buffer, np.uint64(0), n, 0.0)[1]
     return 1 / (tau * math.sqrt(squares + SMALLEST_NORM**2))
 
 
@@ -354,11 +146,11 @@ def _see(block, count, z, b, n, cap, held, c, s, shift, centred):
     for t in range(count):
         at, to = block.at[t] + np.uint64(b), np.uint64(t * n)
         if held:
-            _kappa(z, at, n, cap, block.kappa, to)
+            stretch.kappa(z, at, n, cap, block.kappa, to)
         if held and centred:
-            _view(block.kappa, to, n, s[t], c[t], shift, b, block.x, to)
+            stretch.viewed(block.kappa, to, n, s[t], c[t], shift, b, block.x, to)
         elif centred:
-            _view(z, at, n, s[t], c[t], shift, b, block.x, to)
+            stretch.viewed(z, at, n, s[t], c[t], shift, b, block.x, to)
 
 
 @unmanaged()
@@ -390,10 +182,9 @@ def _rise(m, top, e1, w1, q1):
 
 
 @unmanaged()
-def _moments_of_block(
-    i, z, layout, label, ignored, soft, score, kept, shift, scale, tau, cap, floor, where, out, peaks, block
-):
+def _moments_of_block(i, layout, given, out, peaks, block):
     """One block of :func:`moments`."""
+    z, label, ignored, soft, score, kept, shift, scale, tau, cap, floor, where = given
     rows, all_classes = layout[0], layout[1]
     kind = z.dtype.type
     cap = kind(cap)
@@ -450,7 +241,7 @@ def _moments_of_block(
                     e1[t], w1[t], q1[t] = _rise(m[t], top, e1[t], w1[t], q1[t])
                     m[t] = top
                     if len(peaks):
-                        peaks[part * rows + block.row[t]] = first + b + _first(x, at, n, top)
+                        peaks[part * rows + block.row[t]] = first + b + stretch.first(x, at, n, top)
                 about[t] = m[t] if m[t] > -np.inf else kind(0)
             if turn == 1:
                 continue
@@ -458,26 +249,26 @@ def _moments_of_block(
                 ahead = 0 if in_block else count * n
                 for t in range(count):
                     at = _place(block, t, b, n, in_block)
-                    _exps_of_row(x, at, n, about[t], block.e, np.uint64(t * n), ahead)
+                    stretch.exps(x, at, n, about[t], block.e, np.uint64(t * n), ahead)
                 for t in range(count):
-                    e1[t] += _sum(block.e, np.uint64(t * n), n)
+                    e1[t] += stretch.total(block.e, np.uint64(t * n), n)
             if products:
                 for t in range(count):
                     at = _place(block, t, b, n, in_block)
-                    w1[t] += _sum_of_products(x, at, n, about[t], block.e, np.uint64(t * n))
+                    w1[t] += stretch.sum_of_products(x, at, n, about[t], block.e, np.uint64(t * n))
             if squares:
                 for t in range(count):
-                    q1[t] += _sum_of_squares(block.e, np.uint64(t * n), n)
+                    q1[t] += stretch.sum_of_squares(block.e, np.uint64(t * n), n)
             if powers:
                 for t in range(count):
-                    found = _power_sums(x, _place(block, t, b, n, in_block), n, a[t])
+                    found = stretch.power_sums(x, _place(block, t, b, n, in_block), n, a[t])
                     s1[t] += found[0]
                     s2[t] += found[1]
                     seen[t] -= found[2]
             if soft.shape[0]:
                 for t in range(count):
                     at = _place(block, t, b, n, in_block)
-                    of_target = _soft_sums(x, at, n, soft, score, block.row[t], b, a[t], about[t])
+                    of_target = stretch.soft_sums(x, at, n, soft, score, block.row[t], b, a[t], about[t])
                     l1[t] += of_target[0]
                     l2[t] += of_target[1]
                     l3[t] += of_target[2]
@@ -526,46 +317,31 @@ def _moments_of_block(
     return 0
 
 
-def moments(z, layout, label, ignored, soft, score, kept, shift, scale, tau, cap, floor, where, out, peaks):
+def moments(layout, given, out, peaks):
     """Moments of rows or parts of rows; returns N − n for the first row n whose label is out of range, or 0.
 
     Args:
-        z: (…,) the memory that holds the logits.
         layout: rows, classes, inner, outer stride, class stride (1), inner stride, parts of a row.
-        label: (N,) or empty; rows labelled ``ignored`` count for nothing.
-        soft, score: (N, C) a soft target and ln max(target, floor), or empty.
-        kept: (N,) or empty.
-        shift, scale, tau, cap: the view; shift (C,) and scale (N,) or empty, tau and cap 0 for none.
-        where: the row of ``out`` for each moment, or −1.
+        given: what is read, in this order.
+
+            - z: (…,) the memory that holds the logits.
+            - label, ignored: (N,) or empty; rows with the label ``ignored`` count for nothing.
+            - soft, score: (N, C) a soft target and ln max(target, floor), or empty.
+            - kept: (N,) which rows count, or empty.
+            - shift, scale, tau, cap: the view; shift (C,) and scale (N,) or empty, tau and cap 0 for none.
+            - floor: of the target in its logarithm.
+            - where: the row of ``out`` for each moment, or −1.
         out: (K, parts·N).
         peaks: (parts·N,) the class of the maximum, or empty.
     """
+    z = given[0]
     work = _blocks(layout)
     chunks = min(work, CHUNKS)
     wrong = 0
     for chunk in prange(chunks):
         block = _block(layout, z.dtype)
         for i in range(work * chunk // chunks, work * (chunk + 1) // chunks):
-            found = _moments_of_block(
-                i,
-                z,
-                layout,
-                label,
-                ignored,
-                soft,
-                score,
-                kept,
-                shift,
-                scale,
-                tau,
-                cap,
-                floor,
-                where,
-                out,
-                peaks,
-                block,
-            )
-            wrong = max(wrong, found)
+            wrong = max(wrong, _moments_of_block(i, layout, given, out, peaks, block))
     return wrong
 
 
@@ -583,32 +359,9 @@ def _slopes(slopes, where, moment, block, count, factor, out):
 
 
 @unmanaged()
-def _gradient_of_block(
-    i,
-    z,
-    layout,
-    label,
-    ignored,
-    soft,
-    score,
-    kept,
-    shift,
-    scale,
-    tau,
-    cap,
-    floor,
-    where,
-    packed,
-    peaks,
-    slopes,
-    factor,
-    g,
-    g_layout,
-    g_scale,
-    over,
-    block,
-):
+def _gradient_of_block(i, layout, given, packed, peaks, slopes, factor, g, g_layout, g_scale, over, block):
     """One block of :func:`gradient`."""
+    z, label, ignored, soft, score, kept, shift, scale, tau, cap, floor, where = given
     rows = layout[0]
     kind = z.dtype.type
     cap = kind(cap)
@@ -675,13 +428,13 @@ def _gradient_of_block(
         for t in range(count):
             at, to = _place(block, t, b, n, in_block), block.to[t] + np.uint64(b)
             if only_exp:
-                _exp_elements(x, at, n, m[t], kind(c0[t]), g, to)
+                stretch.exp_elements(x, at, n, m[t], kind(c0[t]), g, to)
             else:
                 f0, f1, f2, fd, fk = kind(c0[t]), kind(c1[t]), kind(c2[t]), kind(d[t]), kind(k[t])
-                _elements(x, at, n, kind(a[t]), m[t], f0, f1, f2, fd, fk, g, to)
+                stretch.elements(x, at, n, kind(a[t]), m[t], f0, f1, f2, fd, fk, g, to)
         if soft.shape[0]:
             for t in range(count):
-                anchor[t] += _add_soft(
+                anchor[t] += stretch.add_soft(
                     x,
                     _place(block, t, b, n, in_block),
                     n,
@@ -715,19 +468,19 @@ def _gradient_of_block(
                     g[block.to[t] + np.uint64(top)] += kind(by_peak[t])
         if scaled and powers:
             for t in range(count):
-                s1, _, masked = _power_sums(x, _place(block, t, b, n, in_block), n, a[t])
+                s1, _, masked = stretch.power_sums(x, _place(block, t, b, n, in_block), n, a[t])
                 anchor[t] += d[t] * (n - masked) + k[t] * s1
         if scaled:
             for t in range(count):
                 at, to = _place(block, t, b, n, held), block.to[t] + np.uint64(b)
-                through[t] += _on_scale(kappa, at, n, c[t], g, to)
+                through[t] += stretch.on_scale(kappa, at, n, c[t], g, to)
         if tau == 0:
             for t in range(count):
                 at, to = _place(block, t, b, n, held), block.to[t] + np.uint64(b)
                 if scaled:
-                    _unscale(kappa, at, n, s[t], kind(0), g, to)
+                    stretch.unscale(kappa, at, n, s[t], kind(0), g, to)
                 if cap != 0:
-                    _through_cap(kappa, at, n, cap, g, to)
+                    stretch.through_cap(kappa, at, n, cap, g, to)
 
     for t in range(count):
         through[t] += anchor[t] * np.float64(c[t])
@@ -740,42 +493,22 @@ def _gradient_of_block(
             for t in range(count):
                 at, to = _place(block, t, b, n, held), block.to[t] + np.uint64(b)
                 multiple = kind(-through[t] * np.float64(s[t]) ** 3 * tau**2)
-                _unscale(kappa, at, n, s[t], multiple, g, to)
+                stretch.unscale(kappa, at, n, s[t], multiple, g, to)
                 if cap != 0:
-                    _through_cap(kappa, at, n, cap, g, to)
+                    stretch.through_cap(kappa, at, n, cap, g, to)
 
 
-def gradient(
-    z,
-    layout,
-    label,
-    ignored,
-    soft,
-    score,
-    kept,
-    shift,
-    scale,
-    tau,
-    cap,
-    floor,
-    where,
-    packed,
-    peaks,
-    slopes,
-    factor,
-    g,
-    g_layout,
-    g_scale,
-):
+def gradient(layout, given, packed, peaks, slopes, factor, g, g_layout, g_scale):
     """The gradient of the logits, and of a scale, from coefficients per row and moment.
 
     Args:
-        z … where: as for :func:`moments`.
+        layout, given: as for :func:`moments`.
         packed, peaks: (K, N) and (N,), what :func:`moments` found, merged.
         slopes, factor: (K, N) times a number, the derivatives in the moments.
         g, g_layout: the memory for the gradient, and its strides as those of z; z itself where tau is 0.
         g_scale: (parts·N,) for the derivative in the scale, or empty.
     """
+    z = given[0]
     work = _blocks(layout)
     chunks = min(work, CHUNKS)
     over = z.ctypes.data == g.ctypes.data
@@ -783,27 +516,5 @@ def gradient(
         block = _block(layout, z.dtype)
         for i in range(work * chunk // chunks, work * (chunk + 1) // chunks):
             _gradient_of_block(
-                i,
-                z,
-                layout,
-                label,
-                ignored,
-                soft,
-                score,
-                kept,
-                shift,
-                scale,
-                tau,
-                cap,
-                floor,
-                where,
-                packed,
-                peaks,
-                slopes,
-                factor,
-                g,
-                g_layout,
-                g_scale,
-                over,
-                block,
+                i, layout, given, packed, peaks, slopes, factor, g, g_layout, g_scale, over, block
             )

@@ -18,91 +18,37 @@ _tiles_moments = inlined()(tiles.moments)
 _tiles_gradient = inlined()(tiles.gradient)
 
 
-def rows_step(
-    z,
-    layout,
-    label,
-    ignored,
-    soft,
-    score,
-    kept,
-    shift,
-    scale,
-    tau,
-    cap,
-    floor,
-    where,
-    sizes,
-    spared,
-    instructions,
-    number,
-    parameters,
-    divisor,
-    g,
-    g_layout,
-):
+def rows_step(layout, given, sizes, program, spared, divisor, g, g_layout):
     """Σ value, the rows that count, and the first wrong row as the three functions count it.
 
     Args:
-        z … where: as for ``rows.moments``.
+        layout, given: as for ``rows.moments``.
         sizes: how many moments, whether the maxima's classes are wanted, the row of label_logit or −1.
-        spared, instructions, number, parameters: as for ``programs.values``.
+        program, spared: as for ``programs.values``.
         divisor: of the gradient; nan where it is that of the mean over the rows that count.
         g, g_layout: the memory for the gradient, and its strides.
     """
-    n = layout[0]
-    given = (z, layout, label, ignored, soft, score, kept, shift, scale, tau, cap, floor, where)
-    out, nothing = np.empty((sizes[0], n)), np.empty(0)
-    peaks = np.empty(n if sizes[1] else 0, np.int64)
-    wrong = _rows_moments(*given, out, peaks)
-    if wrong:
-        return 0.0, 0, wrong
-    labels = (label, sizes[2], ignored, kept)
-    total, counted, empty = _values(instructions, number, parameters, out, spared, *labels, nothing, out)
-    if not empty:
-        _rows_gradient(*given, out, peaks, out, _factor(divisor, counted), g, g_layout, nothing)
-    return total, counted, empty
+    return _step(_rows_moments, _rows_gradient, layout, given, sizes, program, spared, divisor, g, g_layout)
 
 
-def tiles_step(
-    z,
-    layout,
-    label,
-    ignored,
-    soft,
-    score,
-    kept,
-    shift,
-    scale,
-    tau,
-    cap,
-    floor,
-    where,
-    sizes,
-    spared,
-    instructions,
-    number,
-    parameters,
-    divisor,
-    g,
-    g_layout,
-):
+def tiles_step(layout, given, sizes, program, spared, divisor, g, g_layout):
     """As :func:`rows_step`, in tiles."""
-    n = layout[0]
-    given = (z, layout, label, ignored, soft, score, kept, shift, scale, tau, cap, floor, where)
-    out, nothing = np.empty((sizes[0], n)), np.empty(0)
-    peaks = np.empty(n if sizes[1] else 0, np.int64)
-    wrong = _tiles_moments(*given, out, peaks)
-    if wrong:
-        return 0.0, 0, wrong
-    labels = (label, sizes[2], ignored, kept)
-    total, counted, empty = _values(instructions, number, parameters, out, spared, *labels, nothing, out)
-    if not empty:
-        _tiles_gradient(*given, out, peaks, out, _factor(divisor, counted), g, g_layout, nothing)
-    return total, counted, empty
+    return _step(_tiles_moments, _tiles_gradient, layout, given, sizes, program, spared, divisor, g, g_layout)
 
 
 @inlined()
-def _factor(divisor, counted):
-    d = float(counted) if math.isnan(divisor) else divisor
-    return 1 / d if d != 0 else 0.0
+def _step(moments, gradient, layout, given, sizes, program, spared, divisor, g, g_layout):
+    _, label, ignored, _, _, kept, _, _, _, _, _, _ = given
+    n = layout[0]
+    out, nothing = np.empty((sizes[0], n)), np.empty(0)
+    peaks = np.empty(n if sizes[1] else 0, np.int64)
+    wrong = moments(layout, given, out, peaks)
+    if wrong:
+        return 0.0, 0, wrong
+    labels = (label, ignored, kept, sizes[2])
+    total, counted, empty = _values(program, out, spared, labels, nothing, out)
+    if not empty:
+        d = float(counted) if math.isnan(divisor) else divisor
+        factor = 1 / d if d != 0 else 0.0
+        gradient(layout, given, out, peaks, out, factor, g, g_layout, nothing)
+    return total, counted, empty

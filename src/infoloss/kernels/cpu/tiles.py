@@ -325,8 +325,9 @@ def _slopes(slopes, where, moment, n, width, factor, out):
 # -- rows -----------------------------------------------------------------------------------------
 
 
-def moments(z, layout, label, ignored, soft, score, kept, shift, scale, tau, cap, floor, where, out, peaks):
+def moments(layout, given, out, peaks):
     """As :func:`infoloss.kernels.cpu.rows.moments`, for any strides and whole rows."""
+    z, label, ignored, soft, score, kept, shift, scale, tau, cap, floor, where = given
     rows, classes, inner = layout[0], layout[1], layout[2]
     centred = len(shift) > 0 or len(scale) > 0 or tau != 0
     several = where[EXP_LOGIT] >= 0 or where[EXP_SQUARE] >= 0
@@ -425,29 +426,9 @@ def moments(z, layout, label, ignored, soft, score, kept, shift, scale, tau, cap
     return wrong
 
 
-def gradient(
-    z,
-    layout,
-    label,
-    ignored,
-    soft,
-    score,
-    kept,
-    shift,
-    scale,
-    tau,
-    cap,
-    floor,
-    where,
-    packed,
-    peaks,
-    slopes,
-    factor,
-    g,
-    g_layout,
-    g_scale,
-):
+def gradient(layout, given, packed, peaks, slopes, factor, g, g_layout, g_scale):
     """As :func:`infoloss.kernels.cpu.rows.gradient`."""
+    z, label, ignored, soft, score, kept, shift, scale, tau, cap, floor, where = given
     rows, classes, inner = layout[0], layout[1], layout[2]
     scaled = len(scale) > 0 or tau != 0
     centred = len(shift) > 0 or scaled
