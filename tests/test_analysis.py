@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -282,6 +283,14 @@ class TestChoice:
         assert (made.learning_rate, made.edge) == (0.2, None)
         assert made.scores == pytest.approx({0.1: 0.8, 0.2: 0.8, 0.3: 0.725})
         assert choice(found, grid=(0.1, 0.2, 0.3), metric="nll").learning_rate == 0.3
+
+    def test_what_differs_by_rounding_alone_is_a_tie_in_whatever_order_records_come(self):
+        fifteenths = {0.01: ((9, 9, 11), 0.5), 0.03: ((10, 10, 9), 0.4)}  # the same mean, 29/45
+        found = [
+            tuning_record(rate, each / 15, nll) for rate, (parts, nll) in fifteenths.items() for each in parts
+        ]
+        for records in permutations(found):
+            assert choice(records, grid=tuple(fifteenths), metric="accuracy").learning_rate == 0.03
 
     def test_a_rate_with_a_diverged_run_is_out_and_an_infinite_nll_loses_ties(self):
         found = [

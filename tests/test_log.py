@@ -86,7 +86,7 @@ def test_packed_and_several_studies_are_logged_too(study, tmp_path):
         assert packed.runs[id].metrics == pytest.approx(one.metrics)
         assert packed.runs[id].curve.keys() == one.curve.keys()
         for epoch, scores in one.curve.items():
-            assert packed.runs[id].curve[epoch] == pytest.approx(scores, rel=1e-5)
+            assert packed.runs[id].curve[epoch] == pytest.approx(scores, rel=1e-3)
     several, plan = Kept(), small_plan(losses=["focal"], seeds=1, tuning=False)
     sets = [replace(blobs(seed=seed), name=f"set {seed}") for seed in (1, 2)]
     run_collection(plan, sets, tmp_path / "sets", workers=1)

@@ -29,7 +29,7 @@ __all__ = ["FORMAT", "PackedArchive", "pack", "packed"]
 
 FORMAT = 2
 """Raised by hand when a column changes its meaning."""
-DIGITS = 6
+DIGITS = 4
 """Of a number in a learning curve."""
 
 

@@ -7,14 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from infoloss.training import METRICS
 
 if TYPE_CHECKING:
     from infoloss.study.design import Arm, Design
 
 __all__ = ["Choice", "choice", "chosen", "mean_scores"]
+
+DECIMALS = 12
+"""Of a mean metric: what differs by rounding alone is a tie."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def choice(records: Iterable[Mapping[str, Any]], *, grid: Sequence[float], metri
             continue
         means = mean_scores([run["validation"] for run in runs])
         scores[rate] = means[metric]
-        ranks[rate] = (METRICS[metric](means), -means["nll"])
+        ranks[rate] = (round(METRICS[metric](means), DECIMALS), -means["nll"])
     if not ranks:
         return Choice(None, scores, None)
     best = max(ranks, key=lambda rate: ranks[rate])
@@ -88,8 +89,10 @@ def choice(records: Iterable[Mapping[str, Any]], *, grid: Sequence[float], metri
 
 
 def mean_scores(validation: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
-    """Means over runs; a record's null stands for a number that was infinite."""
-    return {
-        key: float(np.mean([math.inf if scores[key] is None else scores[key] for scores in validation]))
-        for key in validation[0]
-    }
+    """Means over runs, in whatever order they come; a record's null stands for an infinite number."""
+    return {key: _mean(scores[key] for scores in validation) for key in validation[0]}
+
+
+def _mean(values: Iterable[float | None]) -> float:
+    known = [math.inf if value is None else value for value in values]
+    return math.fsum(known) / len(known)
