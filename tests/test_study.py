@@ -192,6 +192,7 @@ class TestRun:
         assert contents(undisturbed) == before
         assert analysis.complete
         assert told[-1] == Progress(RUNS, RUNS, None, "training")
+        assert {p.total for p in told} == {RUNS}, "what is done is not counted as ahead"
 
     def test_more_losses_and_seeds_train_what_is_new(self, tmp_path, monkeypatch):
         run(small_plan(losses=["min_ent"], seeds=1), blobs(), tmp_path, workers=1)

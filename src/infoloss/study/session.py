@@ -139,6 +139,7 @@ class Session:
         names = self.materials.references
         arms = len(self.design.arms) * (2 if self.design.trials else 1)
         later = len(self.design.seeds) * (arms + len(names)) // self.store.part.count
+        later = max(0, later - sum(record["role"] != "tuning" for record in self.records.values()))
         trials = len(self.design.arms) * self.design.trials * len(self.design.tuning_seeds)
         if not self._do(tuning, "tuning", later + trials) or not self._try(trials, later):
             return
