@@ -18,7 +18,8 @@ from interpreter import language_exchanged_once  # noqa: F401 - used by every te
 from torch import Tensor
 
 import infoloss as il
-from infoloss.kernels import device, eager, fused, gpu
+from infoloss.kernels import device, eager, fused
+from infoloss.kernels.gpu import reading
 from infoloss.kernels.inputs import ORDER, Inputs
 
 # How rows of 37 classes (prime: more than two tiles) are cut: (rows of a program, columns of a tile, parts).
@@ -418,4 +419,4 @@ def test_numbers_of_the_kernel_are_those_of_its_order() -> None:
             "label_logit": "LABEL",
             "label_logit_square": "LABEL_SQUARE",
         }.get(name, name.upper())
-        assert getattr(gpu, constant).value == number
+        assert getattr(reading, constant).value == number

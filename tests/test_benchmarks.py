@@ -157,8 +157,8 @@ def test_studies(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     said = [line for line in done.stdout.splitlines() if line.startswith("data: ")]
     assert [line.split(",")[0] for line in said] == ["data: two", "data: one", "data: banking77"]
-    assert "training: 30 runs, 30 to do" in done.stdout
     assert "training: 60 runs, 60 to do" in done.stdout
+    assert "training: 120 runs, 120 to do" in done.stdout
 
 
 def test_the_study_of_images() -> None:

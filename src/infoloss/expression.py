@@ -71,7 +71,10 @@ def parse(text: str | Term) -> Term:
         column = (getattr(error, "offset", None) or len(source) + 1) - 1
         reason = getattr(error, "msg", None) or "too deeply nested"
         raise ExpressionError(f"not an expression: {reason}", source, min(column, len(source))) from None
-    return _Reader(source).term(tree.body)
+    try:
+        return _Reader(source).term(tree.body)
+    except RecursionError:  # where Python's parser goes deeper than its interpreter
+        raise ExpressionError("not an expression: too deeply nested", source, len(source)) from None
 
 
 class _Reader:
