@@ -301,7 +301,7 @@ def labels_out_of_range(loss: Subject) -> None:
         y[0] = label
         try:
             value = loss(z, y)
-        except Exception:
+        except Exception:  # whatever it raises, the label is refused
             continue
         ignored = torch.allclose(value.double(), loss(z[kept], y[kept]).double())
         if value.isfinite() and not ignored:  # −1 may be what a loss ignores by default

@@ -101,6 +101,7 @@ def _call(
     coefficients: Mapping[str, Tensor | float],
     over: bool,
 ) -> Call | None:
+    """What is asked for, in numbers; None where it is not plain for this kernel."""
     if kernel == "eager" or (kernel == "cpu" and logits.dtype not in REAL):
         return None
     plans = term.__dict__.get(PLANS)
